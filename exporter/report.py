@@ -1,0 +1,250 @@
+"""What one export says of itself: the dataclasses are the JSON schema of ``report.json``.
+
+Goes in: facts that the stages measured. Comes out: ``report.json`` (``dump``), read again by ``load``;
+``docs/report.schema.json`` is generated from these classes (``make docs``) and a test holds the two alike.
+Sizes are in bytes, times in seconds, KL divergences in nats. Figures that were not measured are null.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter
+
+from exporter.spec import ExportSpec
+
+SCHEMA_VERSION = 1
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Status(str, Enum):
+    """How far a cell was verified; only the first four offer a file."""
+
+    RAN = "ran"
+    """The written file ran on the ExecuTorch runtime here and met every bound."""
+    SIMULATED = "simulated"
+    """A vendor's or reference simulator ran the delegate and met every bound."""
+    INTERPRETED = "interpreted"
+    """An independent interpreter executed the graph and weights that are in the file."""
+    INSPECTED = "inspected"
+    """Only the file's structure was checked."""
+    SKIPPED = "skipped"
+    """Not made: the reason says why."""
+    FAILED = "failed"
+    """A stage failed or a bound was not met: the reason says which; no file is offered."""
+
+    @property
+    def good(self) -> bool:
+        """Whether a file with this status may be offered."""
+        return self not in (Status.SKIPPED, Status.FAILED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One file of the model directory that the export depends on."""
+
+    __pydantic_config__ = _STRICT
+    path: str
+    size_bytes: int
+    sha256: str
+    git_oid: str
+    """The file's git blob id (SHA-1 of ``blob <size>\\0<bytes>``), comparable with a hub's tree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """The model that was exported."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    repo_id: str | None
+    revision: str | None
+    architecture: str
+    model_type: str
+    parameters: int
+    dtype: str
+    """The checkpoint's own dtype; exports compute in float32."""
+    max_position_embeddings: int | None
+    sliding_window: int | None
+    tied_embedding: bool
+    files: list[SourceFile]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """The machine that exported and verified."""
+
+    __pydantic_config__ = _STRICT
+    system: str
+    machine: str
+    cpu: str
+    logical_cpus: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegation:
+    """What runs inside delegates and what is left to the portable kernels, counted in the written file."""
+
+    __pydantic_config__ = _STRICT
+    delegates: int
+    """Delegate calls in ``forward``."""
+    delegate_ids: list[str]
+    delegated_ops: dict[str, int]
+    """Operator name to count inside the delegates, counted when they were lowered."""
+    leftover_ops: dict[str, int]
+    """Kernel calls left in the written file, operator name to count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured number beside its bound."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    value: float
+    bound: float | None
+    relation: str
+    """``<=`` or ``>=``: how value must stand to bound; a figure without a bound always passes."""
+    passed: bool
+    reason: str
+    """Why the bound is what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The written file against one reference, over every position of every text."""
+
+    __pydantic_config__ = _STRICT
+    against: str
+    """``full precision`` or ``quantized eager``."""
+    figures: list[Figure]
+
+    @property
+    def passed(self) -> bool:
+        return all(figure.passed for figure in self.figures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextUsed:
+    """One text that parity ran over."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    tokens: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The written file on the runtime against the eager model, teacher-forced."""
+
+    __pydantic_config__ = _STRICT
+    passed: bool
+    positions: int
+    texts: list[TextUsed]
+    schedules: list[str]
+    """How tokens were fed: prefill, chunks, decode, replay."""
+    comparisons: list[Comparison]
+    first_difference: str | None = None
+    """On failure, the first stage that differs: eager module, exported program, edge program or file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What quantization costs: the written file against full precision on held-out text."""
+
+    __pydantic_config__ = _STRICT
+    perplexity: float
+    perplexity_full: float
+    top1_agreement: float
+    kl_mean: float
+    verdict: str
+    """``faithful``, ``degraded`` or ``damaged``: thresholds in exporter/bounds.py."""
+    words: str
+    """The verdict in plain words for a card."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One backend at one precision."""
+
+    __pydantic_config__ = _STRICT
+    backend: str
+    precision: str
+    status: Status
+    reason: str | None = None
+    failed_stage: str | None = None
+    file: str | None = None
+    """Path below the output directory, with forward slashes."""
+    size_bytes: int | None = None
+    sha256: str | None = None
+    shape_policy: str | None = None
+    """``dynamic`` (prefill of any length) or ``single`` (one token a call)."""
+    attention: str | None = None
+    """``custom`` (the runtime's SDPA and cache ops) or ``stock`` (core ops)."""
+    methods: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Constant methods, read back from the written file."""
+    delegation: Delegation | None = None
+    parity: Parity | None = None
+    quality: Quality | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_rss_bytes: int | None = None
+    notes: list[str] = field(default_factory=list)
+    """What a person should know, e.g. that a tied embedding is stored twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """``report.json``; published as ``executorch/manifest.json``."""
+
+    __pydantic_config__ = _STRICT
+    schema_version: int
+    generator: str
+    model: ModelInfo
+    spec: ExportSpec
+    max_seq_len: int
+    """The context length that the files were made for, in tokens."""
+    toolchain: dict[str, str]
+    """Package name to version, of everything that shapes the files."""
+    host: Host
+    seconds: dict[str, float]
+    """Stages shared by cells (load, quantize, trace, reference), and ``total``."""
+    peak_rss_bytes: int
+    cells: list[Cell]
+
+    @property
+    def good_cells(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.status.good]
+
+
+_ADAPTER = TypeAdapter(Report)
+
+
+def dumps(report: Report) -> str:
+    """The report as JSON text with a closing newline (UTF-8, two-space indent, fields in class order)."""
+    return json.dumps(_ADAPTER.dump_python(report, mode="json"), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def loads(text: str | bytes) -> Report:
+    """Parse ``report.json``.
+
+    Raises:
+        pydantic.ValidationError: the text is not a report of this schema.
+    """
+    return _ADAPTER.validate_json(text)
+
+
+def load(path: Path) -> Report:
+    """Read a report from a file; see ``loads``."""
+    return loads(path.read_bytes())
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of ``report.json`` (draft 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
