@@ -1,0 +1,200 @@
+"""Runs the exporter as a child process and trusts none of what comes back: a spec in, a Report out.
+
+Stage 3 of the way of one request. ``python -m exporter SPEC.json MODEL_DIR OUT_DIR`` has read a hostile
+model, so its progress lines are parsed defensively, its typed failures are raised again by class name,
+and its report is believed only about files that lie in OUT_DIR with the size and hash that it states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from bot import child
+from bot.errors import ExporterFailed, OutputNotTrusted
+from exporter import report as reports
+from exporter import spec as specs
+from exporter.errors import NoGoodCell, NotEnoughMemory, PtebotError, all_errors
+from exporter.report import Report
+from exporter.spec import ExportSpec
+
+REPORT_NAME = "report.json"
+MAX_REPORT_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One line of the exporter's progress."""
+
+    stage: str
+    backend: str | None = None
+    precision: str | None = None
+    fraction: float | None = None
+    """Of the whole job, 0 to 1."""
+    message: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+OnLog = Callable[[str], None]
+
+
+def _silent(_: Any) -> None:
+    return None
+
+
+def run_export(
+    spec: ExportSpec,
+    model_dir: Path,
+    out_dir: Path,
+    *,
+    on_progress: OnProgress = _silent,
+    on_log: OnLog = _silent,
+) -> Report:
+    """Export ``model_dir`` into ``out_dir`` (absent or empty) in a child process.
+
+    Returns the report also when no cell is good: ask ``report.good_cells``.
+
+    Raises:
+        PtebotError: the class that the exporter raised, with its text and remedy.
+        NotEnoughMemory: the system killed the child.
+        ExporterFailed: the child ended without a report or a typed error.
+        OutputNotTrusted: the report and the files beside it do not agree.
+    """
+    with tempfile.TemporaryDirectory(prefix="ptebot-spec-") as scratch:
+        spec_file = Path(scratch, "spec.json")
+        spec_file.write_text(json.dumps(specs.to_dict(spec)), encoding="utf-8")
+        run_stages(
+            "exporter",
+            [str(spec_file), str(model_dir.absolute()), str(out_dir.absolute())],
+            on_progress=on_progress,
+            on_log=on_log,
+            good_exits=(0, NoGoodCell.exit_code),
+        )
+    return load_output(out_dir)
+
+
+def run_stages(
+    module: str,
+    args: list[str],
+    *,
+    on_progress: OnProgress = _silent,
+    on_log: OnLog = _silent,
+    good_exits: tuple[int, ...] = (0,),
+) -> dict[str, Any] | None:
+    """Run an exporter module that speaks JSON lines; the last line that is no progress, or None.
+
+    Raises: as ``run_export``, except OutputNotTrusted.
+    """
+    failure: PtebotError | None = None
+    last: dict[str, Any] | None = None
+
+    def use(line: bytes) -> None:
+        nonlocal failure, last
+        data = _parse_line(line)
+        if data is None:
+            return
+        if data.get("stage") == "error":
+            failure = _typed_error(data)
+        elif "stage" in data:
+            on_progress(_progress(data))
+        else:
+            last = data
+
+    ended = child.run_module(module, args, on_line=use, on_log=on_log)
+    if ended.code in good_exits:
+        return last
+    if failure is not None:
+        raise failure
+    if ended.code == -signal.SIGKILL:
+        raise NotEnoughMemory("The system killed the exporter, as it does when memory runs out.")
+    raise ExporterFailed(f"{_how_it_ended(ended.code)} The end of its log:\n{ended.log_tail or '(it is empty)'}")
+
+
+def load_output(out_dir: Path) -> Report:
+    """The report in ``out_dir``, believed only where its files bear it out.
+
+    Raises:
+        OutputNotTrusted: no readable report; a file that is missing, outside the directory, a link, or of
+            another size or SHA-256 than stated.
+    """
+    path = out_dir / REPORT_NAME
+    try:
+        if path.is_symlink() or path.stat().st_size > MAX_REPORT_BYTES:
+            raise OutputNotTrusted(f"{path} is a link or larger than {MAX_REPORT_BYTES:,} bytes.")
+        report = reports.load(path)
+    except OSError as error:
+        raise OutputNotTrusted(f"The exporter left no readable report: {path}: {error.strerror}.") from None
+    except ValidationError as error:
+        raise OutputNotTrusted(f"{path} does not follow the schema: {error.error_count()} problems.") from None
+    for cell in report.cells:
+        if cell.file is not None:
+            _check_file(out_dir, cell.file, cell.size_bytes, cell.sha256)
+    return report
+
+
+def _check_file(out_dir: Path, name: str, size: int | None, sha256: str | None) -> None:
+    parts = PurePosixPath(name).parts
+    path = out_dir.joinpath(*parts)
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name:
+        raise OutputNotTrusted(f"The report names a file outside its directory: {name!r}.")
+    chain = [out_dir.joinpath(*parts[: index + 1]) for index in range(len(parts))]
+    if any(step.is_symlink() for step in chain) or not path.is_file():
+        raise OutputNotTrusted(f"The report names {name!r}, which is not a regular file of the output.")
+    if path.stat().st_size != size:
+        raise OutputNotTrusted(f"{name} has {path.stat().st_size:,} bytes where the report says {size}.")
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        raise OutputNotTrusted(f"{name} has SHA-256 {found} where the report says {sha256}.")
+
+
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """A JSON object, or None for anything else: libraries print to stdout too."""
+    if not line.startswith(b"{"):
+        return None
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _progress(data: dict[str, Any]) -> Progress:
+    fraction = data.get("fraction")
+    return Progress(
+        stage=_text(data.get("stage")) or "?",
+        backend=_text(data.get("backend")),
+        precision=_text(data.get("precision")),
+        fraction=float(fraction) if isinstance(fraction, int | float) and 0 <= fraction <= 1 else None,
+        message=_text(data.get("message")) or "",
+    )
+
+
+def _typed_error(data: dict[str, Any]) -> PtebotError:
+    classes = {cls.__name__: cls for cls in all_errors()}
+    name, message, remedy = (_text(data.get(key)) for key in ("error", "message", "remedy"))
+    cls = classes.get(name or "", ExporterFailed)
+    what = message or "The exporter gave no reason."
+    return cls(what if name in classes else f"{name}: {what}", remedy=remedy or None)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"The exporter ended with exit code {code} and no reason."
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"The exporter was ended by {name}."

@@ -1,0 +1,39 @@
+"""Runs a module as a child that cannot outlive its parent: ``python -P -m bot.leash MODULE ARGS...``.
+
+Stage 3 of the way of one request. The parent holds the other end of this process's standard input.
+When the parent dies, however it dies, the pipe closes and the whole process group goes with it, so that
+a killed ``ptebot run`` leaves no exporter behind that burns CPU and writes files nobody waits for.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+
+
+def _follow_parent() -> None:
+    while True:
+        try:
+            if not os.read(0, 4096):
+                break
+        except OSError:
+            break
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Replace ``sys.argv`` by the module's own and run it as ``__main__``."""
+    if os.getpgrp() != os.getpid():
+        raise SystemExit("bot.leash is started by bot.child, as the leader of a process group of its own.")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_follow_parent, name="leash", daemon=True).start()
+    module = sys.argv[1]
+    sys.argv = sys.argv[1:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
