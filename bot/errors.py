@@ -9,6 +9,60 @@ from __future__ import annotations
 from exporter.errors import PtebotError
 
 
+class HubUnreachable(PtebotError):
+    exit_code = 30
+    title = "The Hub cannot be reached"
+    remedy = "Check the endpoint and the network, wait if the Hub asks for it, and run the same command again."
+
+
+class RepoNotFound(PtebotError):
+    exit_code = 31
+    title = "No such repository"
+    remedy = "Check the spelling of owner/name; a private repository needs a token that may read it (HF_TOKEN)."
+
+
+class NotAuthorized(PtebotError):
+    exit_code = 32
+    title = "The token may not do this"
+    remedy = "Give a token that may read the repository and open pull requests on it (HF_TOKEN)."
+
+
+class PublishFailed(PtebotError):
+    exit_code = 33
+    title = "The pull request could not be made"
+    remedy = "Nothing is half published. Read what the Hub said and run the same command again."
+
+
+class CardInvalid(PtebotError):
+    exit_code = 34
+    title = "The model card cannot be edited safely"
+    remedy = "Repair the named place in README.md; ptebot changes nothing that it cannot read with certainty."
+
+
+class UnsafeRepository(PtebotError):
+    exit_code = 36
+    title = "The repository is not safe to fetch"
+    remedy = "Look at the named files: ptebot takes plain names and sizes below its limits only."
+
+
+class RevisionNotFound(PtebotError):
+    exit_code = 37
+    title = "No such revision"
+    remedy = "Name a branch, a tag or a commit that the repository has."
+
+
+class SourceMoved(PtebotError):
+    exit_code = 38
+    title = "The model changed after it was exported"
+    remedy = "Run the command again: it exports the revision that the repository has now."
+
+
+class DownloadDamaged(PtebotError):
+    exit_code = 39
+    title = "A downloaded file is not the one that the Hub lists"
+    remedy = "Run the command again; if it happens again, the copy on the Hub or a proxy on the way is damaged."
+
+
 class ExporterFailed(PtebotError):
     exit_code = 50
     title = "The exporter ended without a result"
