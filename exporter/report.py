@@ -177,6 +177,8 @@ class Cell:
     backend: str
     precision: str
     status: Status
+    title: str | None = None
+    """The backend and where its files run, in words for a card: its ``title``."""
     reason: str | None = None
     failed_stage: str | None = None
     file: str | None = None
