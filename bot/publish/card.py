@@ -1,0 +1,227 @@
+"""The model card's section about the .pte files: a Report in, Markdown between markers out. Pure; stage 5.
+
+``bot.publish.splice`` puts it into the owner's card. It has no times and nothing else that differs between
+two exports of the same source, so that an unchanged model gives an unchanged card. Every word that comes
+from the report goes through ``bot.publish.markdown``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bot.publish import words
+from bot.publish.markdown import SAFE_PATH, block, code, link, one_line, table, text
+from bot.publish.splice import BEGIN, END
+from exporter.report import Cell, Report
+
+FOLDER = "executorch"
+MANIFEST = f"{FOLDER}/manifest.json"
+DOCS = "https://docs.pytorch.org/executorch"
+REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
+"""``owner/name`` as huggingface_hub's validate_repo_id takes it."""
+_VERSION = re.compile(r"[0-9][A-Za-z0-9.+-]{0,40}")
+KERNEL_MODULES = (
+    ("llama::", "executorch.extension.llm.custom_ops.custom_ops", "attention and cache ops"),
+    ("quantized_decomposed::", "executorch.kernels.quantized", "quantized ops"),
+)
+"""Operator namespace to the Python module that registers its kernels; to add one, add a line."""
+
+
+def section(report: Report, *, command: str, repo_id: str | None) -> str:
+    """The whole section, from begin marker to end marker, with a closing newline.
+
+    Args:
+        command: what made the files, as a person would type it; shown in a code block.
+        repo_id: ``owner/name`` on the Hub, for the snippets; None leaves a placeholder.
+    """
+    parts = [
+        BEGIN,
+        "## ExecuTorch",
+        _opening(report),
+        "### Which file",
+        files_table(report, linked=True),
+        *_advice(report),
+        *_missing(report),
+        "### How to run it",
+        *_running(report, repo_id),
+        "### Compatibility",
+        _compatibility(report),
+        "### How it was made",
+        *_making(report, command),
+        "### Limits",
+        "\n".join(f"- {limit}" for limit in _limits(report)),
+        END,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def files_table(report: Report, *, linked: bool) -> str:
+    """One row per file that is offered; ``linked`` only where relative links lead to the files."""
+    rows = []
+    for cell in report.good_cells:
+        path = f"{FOLDER}/{cell.file}"
+        verdict = ""
+        if cell.quality is not None:
+            known = words.VERDICT_WORDS.get(cell.quality.verdict)
+            verdict = f"; {known if known else text(cell.quality.verdict)}"
+        rows.append(
+            [
+                text(cell.title) if cell.title else code(cell.backend),
+                code(cell.precision),
+                link(path.rsplit("/", 1)[-1], path) if linked else code(path),
+                words.size(cell.size_bytes),
+                words.delegation(cell),
+                text(words.parity(cell)),
+                text(words.quality(cell)) or "none",
+                words.STATUS_WORDS[cell.status] + verdict,
+            ]
+        )
+    header = ["Backend", "Precision", "File", "Size", "Delegation", "Parity", "Cost of quantization", "Status"]
+    return table(header, rows)
+
+
+def missing_list(report: Report) -> list[str]:
+    """A line for each cell that has no file, with its reason."""
+    lines = []
+    for cell in report.cells:
+        if not cell.status.good:
+            stage = f" at stage {text(cell.failed_stage)}" if cell.failed_stage else ""
+            reason = text(cell.reason or "no reason was given")
+            lines.append(f"- {code(cell.backend)} {code(cell.precision)}: {cell.status.value}{stage}: {reason}")
+    return lines
+
+
+def runtime_version(report: Report) -> str | None:
+    """The ExecuTorch version that made the files; None when the report has none that can be shown."""
+    version = report.toolchain.get("executorch", "").split("+")[0]
+    return version if _VERSION.fullmatch(version) else None
+
+
+def _opening(report: Report) -> str:
+    ran = all(cell.status.value == "ran" for cell in report.good_cells)
+    proof = (
+        "Each file below was run on the ExecuTorch runtime and compared, position by position on real text, with the "
+        "original model before it was offered here."
+        if ran
+        else "How far each file below was verified stands in its row."
+    )
+    return (
+        f"[ExecuTorch]({DOCS}) programs of this model, ready for phones, laptops and embedded devices, in "
+        f"[`{FOLDER}/`]({FOLDER}). {proof} The figures are in [`{MANIFEST}`]({MANIFEST})."
+    )
+
+
+def _advice(report: Report) -> list[str]:
+    best = words.recommended(report)
+    lines = []
+    if best is not None and not words.damaged(best):
+        lines.append(f"Start with {code(f'{FOLDER}/{best.file}')}.")
+    elif best is not None:
+        lines.append("**No file here is recommended**: quantization damaged every one of them.")
+    for cell in report.good_cells:
+        if cell.quality is not None and cell.quality.verdict != "faithful":
+            lines.append(f"- {code(cell.backend)} {code(cell.precision)}: {text(cell.quality.words, 800)}")
+    lines += [f"- {code(c.backend)} {code(c.precision)}: {text(note)}" for c in report.good_cells for note in c.notes]
+    return ["\n".join(lines[:1]), "\n".join(lines[1:])] if len(lines) > 1 else lines
+
+
+def _missing(report: Report) -> list[str]:
+    lines = missing_list(report)
+    return ["Asked for and not offered:", "\n".join(lines)] if lines else []
+
+
+def _running(report: Report, repo_id: str | None) -> list[str]:
+    best = words.recommended(report)
+    version = runtime_version(report)
+    if best is None or version is None or not SAFE_PATH.fullmatch(best.file or ""):
+        return ["The files take token ids and positions and give logits; see the manifest for their methods."]
+    guides = f"{DOCS}/{'.'.join(version.split('.')[:2])}/llm"
+    return [
+        "In Python:",
+        block(python_snippet(best, report, repo_id, version), "python"),
+        "\n".join(
+            [
+                f"- Android: `LlmModule` of the Maven package `org.pytorch:executorch-android:{version}` "
+                f"([guide]({guides}/run-on-android.html)).",
+                "- iOS and macOS: `TextRunner` of the Swift package `https://github.com/pytorch/executorch`, branch "
+                f"`swiftpm-{version}` ([guide]({guides}/run-on-ios.html)).",
+                f"- C++: `executorch::extension::llm::create_text_llm_runner` of ExecuTorch `v{version}` "
+                f"([guide]({guides}/run-with-c-plus-plus.html)).",
+            ]
+        ),
+    ]
+
+
+def python_snippet(cell: Cell, report: Report, repo_id: str | None, version: str) -> str:
+    """A program that answers one question with ``cell``'s file; it imports what registers the file's kernels."""
+    repo = repo_id if repo_id is not None and REPO_ID.fullmatch(repo_id) else "OWNER/NAME"
+    ops = cell.delegation.leftover_ops if cell.delegation else {}
+    kernels = [
+        f"import {module}  # {what} of this file"
+        for namespace, module, what in KERNEL_MODULES
+        if any(op.startswith(namespace) for op in ops)
+    ]
+    ids = "".join(cell.delegation.delegate_ids).lower() if cell.delegation else ""
+    packages = [
+        f"{package}=={found}"
+        for package, found in sorted(report.toolchain.items())
+        if package in ids and package != "executorch" and _VERSION.fullmatch(found) and package.isalnum()
+    ]
+    return "\n".join(
+        [
+            f"# pip install {' '.join([f'executorch=={version}', *packages])} huggingface_hub transformers",
+            *kernels,
+            "from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner",
+            "from huggingface_hub import hf_hub_download",
+            "from transformers import AutoTokenizer",
+            "",
+            f'repo = "{repo}"',
+            f'model = hf_hub_download(repo, "{FOLDER}/{cell.file}")',
+            'words = hf_hub_download(repo, "tokenizer.json")',
+            'prompt = "What is the capital of France? Answer in one sentence."',
+            "tokenizer = AutoTokenizer.from_pretrained(repo)",
+            "if tokenizer.chat_template:",
+            '    prompt = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], '
+            "tokenize=False, add_generation_prompt=True)",
+            "runner = TextLLMRunner(model, words)",
+            "runner.generate(prompt, GenerationConfig(echo=False, temperature=0.0, max_new_tokens=100),",
+            '                token_callback=lambda piece: print(piece, end="", flush=True))',
+        ]
+    )
+
+
+def _compatibility(report: Report) -> str:
+    version = runtime_version(report)
+    made = f"Made with ExecuTorch {code(version)}." if version else "The ExecuTorch version is in the manifest."
+    return (
+        f"{made} A `.pte` file is guaranteed to load on the runtime of the same minor version and of the next one; "
+        "an older runtime may refuse it. Use the runtime version named above, or export again."
+    )
+
+
+def _making(report: Report, command: str) -> list[str]:
+    source = code(report.model.revision) if report.model.revision else "a local directory"
+    versions = ", ".join(f"{text(name)} {text(version)}" for name, version in sorted(report.toolchain.items()))
+    return [
+        f"By {text(report.generator)} from revision {source}, with {versions}:",
+        block(one_line(command, 1000), "sh"),
+        "To make the files again and compare them byte by byte, run this in a clone of this repository:",
+        block(f"ptebot rebuild {MANIFEST}", "sh"),
+    ]
+
+
+def _limits(report: Report) -> list[str]:
+    limits = [
+        f"Context: {report.max_seq_len:,} tokens, prompt and answer together; a longer one is an error, not a cut.",
+        "Batch size 1, text only. The files hold neither tokenizer nor chat template: take `tokenizer.json` and the "
+        "template from this repository.",
+    ]
+    if any(cell.shape_policy == "single" for cell in report.good_cells):
+        single = ", ".join(sorted({code(c.backend) for c in report.good_cells if c.shape_policy == "single"}))
+        limits.append(f"One token per call, so that reading a prompt takes as long as writing it: {single}.")
+    if any(cell.quality is not None for cell in report.good_cells):
+        limits.append(
+            "Quantized files answer differently from the original. The cost above was measured on a few short texts; "
+            "measure it on your own before you rely on it."
+        )
+    return limits

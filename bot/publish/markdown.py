@@ -1,0 +1,59 @@
+"""Text of unknown origin as Markdown that shows it and nothing else. Pure; stage 5 of the way of one request.
+
+Names, reasons and notes come from model repositories and from an exporter that read them. ``text`` makes
+them inert in any Markdown context: no markup, no HTML, no mention, no link, no line of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+_ACTIVE = re.compile(r"[&<>`*_\[\]|~\\@#$!]|:(?=//)|(?<=www)\.")
+"""What CommonMark, GitHub's extensions and the Hub's own (mentions, references, formulas) give a meaning to."""
+_BLOCK_START = re.compile(r"\A(?:[-+=]|\d+[.)])")
+_PLAIN_CODE = re.compile(r"[A-Za-z0-9 ._+/:=,@-]+")
+_UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
+"""Unicode categories that a reader cannot see: controls, bidi and zero-width marks, private use, surrogates."""
+SAFE_PATH = re.compile(r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+)*")
+"""Paths that may stand in a link: no traversal, nothing that needs quoting."""
+
+
+def one_line(value: object, limit: int = 400) -> str:
+    """``value`` on one line without unseen characters, cut after ``limit`` characters."""
+    spaced = " ".join(str(value).split())
+    seen = "".join(character for character in spaced if unicodedata.category(character) not in _UNSEEN)
+    return seen if len(seen) <= limit else seen[: limit - 1].rstrip() + "…"
+
+
+def text(value: object, limit: int = 400) -> str:
+    """``value`` as inert inline text: every character that could start markup becomes an entity."""
+    line = one_line(value, limit)
+    inert = _ACTIVE.sub(lambda found: f"&#{ord(found.group())};", line)
+    return _BLOCK_START.sub(lambda found: "".join(f"&#{ord(character)};" for character in found.group()), inert)
+
+
+def code(value: object, limit: int = 200) -> str:
+    """``value`` as a code span where it is a plain name, else as inert text."""
+    line = one_line(value, limit)
+    return f"`{line}`" if _PLAIN_CODE.fullmatch(line) else text(line, limit)
+
+
+def link(label: str, target: str) -> str:
+    """A link to a path of the same repository; just the label when the path is not a plain one."""
+    return f"[{text(label)}]({target})" if SAFE_PATH.fullmatch(target) else text(label)
+
+
+def block(source: str, language: str = "") -> str:
+    """A fenced code block that ``source`` cannot close."""
+    lines = ["".join(c for c in line if unicodedata.category(c) not in _UNSEEN) for line in source.splitlines()]
+    longest = max((len(run) for run in re.findall(r"`+", source)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}{language}", *lines, fence])
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A pipe table of cells that are Markdown already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
