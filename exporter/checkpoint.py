@@ -1,0 +1,194 @@
+"""A model directory made into an eager model, or refused in words.
+
+Goes in: a local directory in transformers' layout that may be broken or hostile. Comes out: a ``Checkpoint``
+(everything known without reading weights' data), and from it the model in float32 and the tokenizer.
+Stage 3 of the way of one request; nothing here writes into the directory, runs its code or uses the network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from exporter import architectures, fit, source, tokenizer, weights
+from exporter.errors import ContextTooLong, CorruptWeights, InvalidModelDirectory
+from exporter.guard import guarded, quiet
+from exporter.report import ModelInfo
+from exporter.spec import ModelRef
+
+DEFAULT_CONTEXT = 2_048
+"""Tokens of context when nothing is asked for and the model has more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model directory that passed every refusal."""
+
+    directory: Path
+    config: PreTrainedConfig
+    """Scrubbed of anything that chooses code or kernels."""
+    model_class: type[PreTrainedModel]
+    attention: str
+    """``sdpa``, or ``eager`` where the architecture has no other right one (soft-capped scores)."""
+    layers: tuple[str, ...]
+    """The kind of each layer's cache: ``full_attention`` or ``sliding_attention``."""
+    weights: tuple[Path, ...]
+    generation_config: GenerationConfig
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    """Tokens that end a generation: of generation_config.json, else the config, else the tokenizer."""
+    vocab_size: int
+    """Rows of the embedding, so logits per position."""
+    info: ModelInfo
+
+
+def inspect(directory: Path, ref: ModelRef) -> Checkpoint:
+    """Read everything about a model directory except its weights' values.
+
+    Raises:
+        PtebotError: one subclass per refusal, see exporter/errors.py, exit codes 10 to 18, 26 and 28.
+    """
+    files = source.files_of(directory)
+    paths = weights.find(files)
+    if "config.json" not in files:
+        raise InvalidModelDirectory(f"{directory} has no config.json.")
+    raw = source.read_json(files["config.json"])
+    config, model_class = architectures.read_config(raw)
+    layers = architectures.cache_layers(config)
+    tensors = weights.headers(paths)
+    weights.check_index(files, tensors)
+    attention = "sdpa" if model_class._supports_sdpa else "eager"
+    shape = fit.check(config, model_class, attention, tensors)
+    generation = _generation_config(files)
+    words = tokenizer.load(files, raw)
+    tokenizer.check(words, shape.vocab_size)
+    window = config.sliding_window if "sliding_attention" in layers else None
+    used = [*paths, *(files[name] for name in tokenizer.names(files)), files["config.json"]]
+    used += [files[name] for name in (weights.INDEX, "generation_config.json") if name in files]
+    info = ModelInfo(
+        name=_name(directory, ref),
+        repo_id=ref.repo_id,
+        revision=ref.revision,
+        architecture=model_class.__name__,
+        model_type=config.model_type,
+        parameters=shape.parameters,
+        dtype=_dtype(tensors),
+        max_position_embeddings=_positions(config),
+        sliding_window=window,
+        tied_embedding=shape.tied,
+        files=[source.fingerprint(path) for path in sorted(set(used), key=lambda path: path.name)],
+    )
+    return Checkpoint(
+        directory=directory,
+        config=config,
+        model_class=model_class,
+        attention=attention,
+        layers=tuple(layers),
+        weights=tuple(paths),
+        generation_config=generation,
+        bos_id=next(iter(_ids("bos_token_id", shape.vocab_size, generation, config, words)), None),
+        eos_ids=_ids("eos_token_id", shape.vocab_size, generation, config, words),
+        vocab_size=shape.vocab_size,
+        info=info,
+    )
+
+
+def context_length(ckpt: Checkpoint, requested: int | None) -> int:
+    """The context length to export for, in tokens: what is asked for, or the smaller of the model's and 2,048.
+
+    Raises:
+        ContextTooLong: not between 1 and the model's own.
+    """
+    own = ckpt.info.max_position_embeddings
+    if requested is None:
+        return min(own, DEFAULT_CONTEXT) if own else DEFAULT_CONTEXT
+    if requested < 1:
+        raise ContextTooLong(f"A context of {requested} tokens is not possible: it takes at least 1.")
+    if own is not None and requested > own:
+        raise ContextTooLong(f"A context of {requested} tokens was asked for; the model's own is {own}.")
+    return requested
+
+
+def load_model(ckpt: Checkpoint) -> PreTrainedModel:
+    """The model in float32 on the CPU, in evaluation mode, without gradients.
+
+    Weights that are float32 in the file stay mapped from it; others are converted one tensor at a time.
+
+    Raises:
+        CorruptWeights: a value is NaN or infinite, or the file changed since ``inspect``.
+        NotEnoughMemory: the machine could not hold it.
+    """
+    with guarded(CorruptWeights, "The weights cannot be loaded"), quiet(), ExitStack() as stack:
+        state: dict[str, Any] = {}
+        for path in ckpt.weights:
+            reader = stack.enter_context(safe_open(path, "pt"))
+            state |= {name: reader.get_slice(name) for name in reader.keys()}  # noqa: SIM118 (not a dict)
+        model = ckpt.model_class.from_pretrained(
+            None,
+            config=ckpt.config,
+            state_dict=state,
+            dtype=torch.float32,
+            attn_implementation=ckpt.attention,
+            local_files_only=True,
+        )
+        for name, parameter in model.named_parameters():
+            low, high = torch.aminmax(parameter.detach())
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise CorruptWeights(f"{name} holds NaN or infinite values.")
+    model.generation_config = ckpt.generation_config
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def load_tokenizer(ckpt: Checkpoint) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer, from its files and nothing else; raises MissingTokenizer."""
+    files = source.files_of(ckpt.directory)
+    return tokenizer.load(files, source.read_json(files["config.json"]))
+
+
+def _generation_config(files: dict[str, Path]) -> GenerationConfig:
+    raw = source.read_json(files["generation_config.json"]) if "generation_config.json" in files else {}
+    defaults = GenerationConfig().to_dict()
+    with guarded(InvalidModelDirectory, "generation_config.json is not valid"), quiet():
+        return GenerationConfig(**{key: value for key, value in raw.items() if key in defaults and key[0] != "_"})
+
+
+def _ids(name: str, vocab_size: int, *places: Any) -> tuple[int, ...]:
+    for place in places:
+        value = getattr(place, name, None)
+        ids = value if isinstance(value, list) else [value]
+        valid = [item for item in ids if type(item) is int and 0 <= item < vocab_size]
+        if valid:
+            return tuple(dict.fromkeys(valid))
+    return ()
+
+
+def _positions(config: PreTrainedConfig) -> int | None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    if type(positions) is not int or positions < 1:
+        raise InvalidModelDirectory("config.json: max_position_embeddings is not a positive number.")
+    return positions
+
+
+def _dtype(tensors: list[weights.Tensor]) -> str:
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        if tensor.dtype in weights.FLOATS:
+            sizes[weights.FLOATS[tensor.dtype]] += prod(tensor.shape)
+    return sizes.most_common(1)[0][0] if sizes else "none"
+
+
+def _name(directory: Path, ref: ModelRef) -> str:
+    name = ref.name or (ref.repo_id or directory.resolve().name).rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-_") or "model"
