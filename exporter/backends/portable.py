@@ -1,0 +1,45 @@
+"""portable: ExecuTorch's reference kernels for core ATen ops; slow, and runs wherever ExecuTorch does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exporter.backends import Availability, ShapePolicy
+from exporter.report import Delegation, Status
+from exporter.static_cache import Attention
+
+
+class _Portable:
+    name = "portable"
+    title = "Portable kernels (any CPU)"
+    precisions = ("fp32", "8da4w")
+    shape_policy: ShapePolicy = "dynamic"
+    attentions: tuple[Attention, ...] = ("stock",)
+    core_ops_only = True
+    verified_as = Status.RAN
+
+    def availability(self) -> Availability:
+        return Availability(available=True, reason="part of every ExecuTorch runtime")
+
+    def prepare(self) -> None:
+        """Nothing: the files must need no op library."""
+
+    def partitioners(self, precision: str) -> list[Any]:
+        return []
+
+    def executorch_config(self, precision: str, embedding: str) -> Any:
+        from executorch.exir import ExecutorchBackendConfig
+
+        return ExecutorchBackendConfig()
+
+    def below_floor(self, delegation: Delegation) -> str | None:
+        if delegation.delegates:
+            return f"{delegation.delegates} delegates in a file that must need none"
+        foreign = sorted(op for op in delegation.leftover_ops if not op.startswith(("aten::", "dim_order_ops::")))
+        executorch_own = [op for op in foreign if not op.startswith("executorch_prim::")]
+        if executorch_own:
+            return f"ops outside the portable kernels: {', '.join(executorch_own)}"
+        return None
+
+
+BACKEND = _Portable()

@@ -1,0 +1,75 @@
+"""ExportedProgram -> ExecuTorch program for one backend.
+
+Goes in: a traced program, a backend, the runner metadata. Comes out: the program in memory, the edge program
+that it came from (for the stage bisect) and the count of ops inside the delegates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from exporter import workarounds
+from exporter.backends import Backend
+from exporter.core_ops import decompositions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """A program ready to be written."""
+
+    program: Any
+    """``ExecutorchProgramManager``; ``write_to_file`` streams it."""
+    edge: ExportedProgram
+    delegated_ops: dict[str, int]
+
+
+def op_name(target: Any) -> str:
+    """An operator's name as the finished file spells it, e.g. ``aten::mul.Tensor``."""
+    overload = getattr(target, "_op", target)
+    name = overload.name() if isinstance(overload, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
+    return str(name).removesuffix(".default")
+
+
+def lower(
+    exported: ExportedProgram, backend: Backend, *, precision: str, embedding: str, metadata: dict[str, Any]
+) -> Lowered:
+    """Lower ``exported`` for ``backend``; ``exported`` can be lowered again for another backend.
+
+    Args:
+        metadata: constant methods, name to value (int, bool, or list of int).
+    """
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+    if backend.core_ops_only and precision != "fp32":
+        exported = exported.run_decompositions(decompositions())
+    with torch.no_grad(), workarounds.no_bilinear_search():
+        edge = to_edge_transform_and_lower(
+            exported,
+            partitioner=backend.partitioners(precision),
+            constant_methods=metadata,
+            # The runtime's llama ops and torchao's ops are not in the edge dialect's list of valid ops.
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        edge_program = edge.exported_program()
+        delegated = count_delegated(edge_program)
+        program = edge.to_executorch(backend.executorch_config(precision, embedding))
+    return Lowered(program=program, edge=edge_program, delegated_ops=delegated)
+
+
+def count_delegated(edge: ExportedProgram) -> dict[str, int]:
+    """Operator name to count over the bodies of all delegates of an edge program."""
+    counts: Counter[str] = Counter()
+    for module in edge.graph_module.modules():
+        original = getattr(module, "original_module", None)
+        if isinstance(original, ExportedProgram):
+            counts.update(
+                op_name(node.target)
+                for node in original.graph.nodes
+                if node.op == "call_function" and "getitem" not in str(node.target)
+            )
+    return dict(sorted(counts.items()))
