@@ -1,0 +1,13 @@
+"""One small module per command of ``ptebot``.
+
+To add a command: write a module here with a click command named ``command``, and add its line to the
+table. A module is imported when its command is asked for, so nothing heavy belongs at its top.
+"""
+
+COMMANDS = {
+    "export": "bot.commands.export:command",
+    "inspect": "bot.commands.inspect:command",
+    "rebuild": "bot.commands.rebuild:command",
+    "doctor": "bot.commands.doctor:command",
+}
+"""Name to ``module:attribute``, in the order of the help text."""

@@ -1,0 +1,52 @@
+"""``ptebot export MODEL``: a model directory or a Hub id in, .pte files and report.json out. No publishing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bot.commands.options import build_spec, hub_options, output_options, spec_options
+from bot.console import Console
+from exporter.errors import NoGoodCell
+
+
+@click.command(short_help="Make .pte files of a model; publish nothing.")
+@click.argument("model")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to write; absent or empty.  [default: ptebot-out/<model>]",
+)
+@spec_options
+@hub_options
+@output_options
+@click.pass_obj
+def command(
+    console: Console, model: str, out: Path | None, revision: str | None, endpoint: str | None, **spec: Any
+) -> None:
+    """Make .pte files of MODEL: a directory that save_pretrained wrote, or an id on the Hub.
+
+    Writes report.json and BACKEND/MODEL_BACKEND_PRECISION.pte, all of it or nothing. Exit code 3: no file
+    passed (report.json says why).
+    """
+    from bot import export_process, sources, tables
+    from exporter import report as reports
+
+    source = sources.open_model(model, revision=revision, endpoint=endpoint)
+    asked = build_spec(model=source.ref, **spec)
+    out = out if out is not None else Path("ptebot-out", source.ref.name or "model")
+    sources.check_spec(asked)
+    sources.check_output(out)
+    with console.progress() as show:
+        directory = source.fetch(show)
+        report = export_process.run_export(asked, directory, out, on_progress=show, on_log=console.log)
+    console.document(out=str(out.absolute()), report=json.loads(reports.dumps(report)))
+    tables.show(console, report)
+    console.say(f"Written: {out}")
+    if not report.good_cells:
+        raise NoGoodCell(
+            f"None of the {len(report.cells)} cells has a file that passed; reasons in {out / 'report.json'}."
+        )

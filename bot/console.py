@@ -1,0 +1,154 @@
+"""What a person or a machine sees of a command: progress, words, one JSON document, errors.
+
+In: progress, text and data from the commands. Out: for a person, words and tables on stdout, progress on
+stderr (a bar on a terminal, plain lines with elapsed seconds otherwise); with ``--json``, exactly one JSON
+document on stdout and everything else on stderr. Text from a model is cleaned of control characters, so
+that a model's name cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.console import RenderableType
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from bot.export_process import Progress
+from exporter.errors import PtebotError
+
+PLAIN_WIDTH = 150
+"""Columns of a table where no terminal says how wide it is."""
+
+
+def clean(text: str) -> str:
+    """The text without control, escape and bidi characters; newlines stay."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def _console(*, stderr: bool) -> RichConsole:
+    stream = sys.stderr if stderr else sys.stdout
+    return RichConsole(
+        stderr=stderr, width=None if stream.isatty() else PLAIN_WIDTH, highlight=False, markup=False, emoji=False
+    )
+
+
+@dataclass
+class Console:
+    """One command's output."""
+
+    json_mode: bool = False
+    debug: bool = False
+    verbose: bool = False
+    out: RichConsole = field(default_factory=lambda: _console(stderr=False))
+    err: RichConsole = field(default_factory=lambda: _console(stderr=True))
+    _document: dict[str, Any] = field(default_factory=dict)
+
+    def say(self, text: RenderableType = "") -> None:
+        """Words or a table for a person; on stderr when a machine reads stdout."""
+        target = self.err if self.json_mode else self.out
+        target.print(Text(clean(text)) if isinstance(text, str) else text, soft_wrap=isinstance(text, str))
+
+    def log(self, line: str) -> None:
+        """A line of the exporter's log; shown with ``--verbose`` only."""
+        if self.verbose:
+            self.err.print(Text(clean(line), style="dim"), soft_wrap=True)
+
+    def document(self, **parts: Any) -> None:
+        """Add to the one JSON document of this command; ``finish`` prints it."""
+        self._document.update(parts)
+
+    def finish(self) -> None:
+        """Print the JSON document, where one is wanted; once, as the last thing."""
+        if self.json_mode:
+            print(json.dumps(self._document, indent=2, ensure_ascii=False), flush=True)
+
+    def error(self, error: PtebotError) -> None:
+        """A failure that we can explain."""
+        self.document(error=describe(error))
+        self._complain(error.title, f"{error.what}\n  What to do: {error.advice}" if error.advice else error.what)
+
+    def ended(self, name: str, exit_code: int, text: str, remedy: str = "") -> None:
+        """An end that is no PtebotError: wrong usage, Ctrl-C, SIGTERM."""
+        self.document(error=_error(name, exit_code, name, text, remedy))
+
+    def unexpected(self, error: BaseException) -> None:
+        """A failure that is a defect of ours."""
+        what = f"{type(error).__name__}: {error}"
+        self.document(error=_error(type(error).__name__, 1, PtebotError.title, what, PtebotError.remedy))
+        self._complain(
+            PtebotError.title, f"{what}\n  What to do: {PtebotError.remedy} --debug shows where it happened."
+        )
+        if self.debug:
+            self.err.print_exception()
+
+    def _complain(self, title: str, text: str) -> None:
+        self.err.print(Text.assemble(("Error: ", "bold red"), (clean(title), "bold")), soft_wrap=True)
+        self.err.print(Text(f"  {clean(text)}"), soft_wrap=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[Progress], None]]:
+        """A function that shows each progress line, for the time of a ``with`` block."""
+        if self.err.is_terminal and not self.json_mode:
+            with _bar(self.err) as show:
+                yield show
+        else:
+            yield _plain_lines(self.err)
+
+
+def describe(error: PtebotError) -> dict[str, Any]:
+    """An error as JSON data."""
+    return _error(type(error).__name__, error.exit_code, error.title, error.what, error.advice)
+
+
+def _error(name: str, exit_code: int, title: str, what: str, remedy: str) -> dict[str, Any]:
+    return {"class": name, "exit_code": exit_code, "title": title, "what": what, "remedy": remedy}
+
+
+def _label(item: Progress) -> str:
+    cell = " ".join(part for part in (item.backend, item.precision) if part)
+    return clean("  ".join(part for part in (item.stage, cell, item.message) if part))
+
+
+def _plain_lines(console: RichConsole) -> Callable[[Progress], None]:
+    """One line for each new stage, cell or message: a log, not a film."""
+    started = time.monotonic()
+    last = ""
+
+    def show(item: Progress) -> None:
+        nonlocal last
+        label = _label(item)
+        if label == last:
+            return
+        last = label
+        percent = "     " if item.fraction is None else f"{item.fraction:4.0%} "
+        console.print(Text(f"[{time.monotonic() - started:7.1f} s] {percent}{label}"), soft_wrap=True)
+
+    return show
+
+
+@contextmanager
+def _bar(console: RichConsole) -> Iterator[Callable[[Progress], None]]:
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with RichProgress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def show(item: Progress) -> None:
+            bar.update(task, description=_label(item).replace("\n", " "), completed=item.fraction)
+
+        yield show

@@ -1,0 +1,99 @@
+"""The report as a table for a terminal: a Report in, rich tables and plain sentences out."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from bot.console import Console, clean
+from exporter.report import Cell, Comparison, Report, Status
+
+BAR_WIDTH = 12
+STATUS_STYLE = {Status.FAILED: "bold red", Status.SKIPPED: "yellow"}
+
+
+def show(console: Console, report: Report) -> None:
+    """The table, then the remarks."""
+    console.say(cells(report))
+    for line in remarks(report):
+        console.say(line)
+
+
+def cells(report: Report) -> Table:
+    """One row a cell: file, size beside its bar, what is delegated, parity, and what quantization costs."""
+    table = Table(title=clean(f"{report.model.name}, context {report.max_seq_len} tokens"), title_justify="left")
+    for heading in ("backend", "precision", "status", "size", "", "delegates / ops left", "parity", "quality"):
+        table.add_column(heading, justify="right" if heading == "size" else "left")
+    largest = max((cell.size_bytes or 0 for cell in report.cells), default=0)
+    for cell in report.cells:
+        status = Text(cell.status.value, style=STATUS_STYLE.get(cell.status, "green"))
+        size = "" if cell.size_bytes is None else megabytes(cell.size_bytes)
+        table.add_row(
+            clean(cell.backend),
+            clean(cell.precision),
+            status,
+            size,
+            _bar(cell.size_bytes, largest),
+            _delegation(cell),
+            Text(clean(_parity(cell))),
+            Text(clean(_quality(cell))),
+        )
+    return table
+
+
+def remarks(report: Report) -> list[str]:
+    """What the table has no room for: why a cell has no file, and notes on those that have one."""
+    lines = []
+    for cell in report.cells:
+        name = f"{cell.backend} {cell.precision}"
+        if cell.reason:
+            stage = f" in {cell.failed_stage}" if cell.failed_stage else ""
+            lines.append(f"{name}: {cell.status.value}{stage}: {cell.reason}")
+        if cell.quality is not None and cell.quality.verdict != "faithful":
+            lines.append(f"{name}: {cell.quality.words}")
+        lines.extend(f"{name}: {note}" for note in cell.notes)
+    return lines
+
+
+def comparisons(found: list[Comparison]) -> Table:
+    """Every figure of a parity run beside its bound."""
+    table = Table()
+    for heading in ("against", "figure", "value", "bound", ""):
+        table.add_column(heading)
+    for comparison in found:
+        for figure in comparison.figures:
+            bound = "" if figure.bound is None else f"{figure.relation} {figure.bound:.6g}"
+            verdict = Text("passed", style="green") if figure.passed else Text("failed", style="bold red")
+            table.add_row(clean(comparison.against), clean(figure.name), f"{figure.value:.6g}", bound, verdict)
+    return table
+
+
+def megabytes(size_bytes: int) -> str:
+    """Decimal megabytes, as the Hub counts."""
+    return f"{size_bytes / 1e6:,.1f} MB"
+
+
+def _bar(size: int | None, largest: int) -> Text:
+    return Text("█" * max(1, round(BAR_WIDTH * size / largest)) if size and largest else "", style="cyan")
+
+
+def _delegation(cell: Cell) -> str:
+    if cell.delegation is None:
+        return ""
+    return f"{cell.delegation.delegates} / {sum(cell.delegation.leftover_ops.values())}"
+
+
+def _parity(cell: Cell) -> str:
+    if cell.parity is None:
+        return ""
+    missed = [figure.name for item in cell.parity.comparisons for figure in item.figures if not figure.passed]
+    if missed:
+        return f"failed: {', '.join(missed)}"
+    return f"{'passed' if cell.parity.passed else 'failed'}, {cell.parity.positions} positions"
+
+
+def _quality(cell: Cell) -> str:
+    if cell.quality is None:
+        return ""
+    quality = cell.quality
+    return f"{quality.verdict}: {quality.top1_agreement:.1%} same top token, KL {quality.kl_mean:.3g}"
