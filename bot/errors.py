@@ -69,6 +69,12 @@ class ExampleModelUnavailable(PtebotError):
     remedy = "Check that pip can download packages on this machine, and run the same command again."
 
 
+class RunnerFailed(PtebotError):
+    exit_code = 41
+    title = "ExecuTorch's LLM runner gave no answer"
+    remedy = "Check the file with `ptebot validate`, and that it was exported from this model directory."
+
+
 class ExporterFailed(PtebotError):
     exit_code = 50
     title = "The exporter ended without a result"
