@@ -42,3 +42,7 @@ def parse(description: str) -> Marker | None:
         return None
     revision = found["revision"]
     return Marker(source=found["source"], identity=found["identity"], revision=None if revision == "none" else revision)
+
+
+MISSING = Marker(source="0" * 64, identity="0" * 64, revision=None)
+"""For a pull request of ours that has lost its marker: it equals no other, so that the description is renewed."""

@@ -1,0 +1,187 @@
+"""What a Hub holds of ours for one repository: reads only. Stage 5 of the way of one request.
+
+In: a client and a repository. Out: the main branch's commit and source files, what is published on a branch
+(manifest, files, card), and our own pull requests, known by author and marker.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import DiscussionComment, DiscussionWithDetails, HfApi
+from pydantic import ValidationError
+
+from bot import plan
+from bot.errors import CardInvalid, PublishFailed, UnsafeRepository
+from bot.hubapi import SHA, TreeFile, asking, list_folder, read_file
+from bot.publish import marker
+from bot.publish.card import FOLDER, MANIFEST
+from bot.publish.markdown import SAFE_PATH
+from bot.publish.splice import MAX_CARD_BYTES, current_section
+from exporter import report as reports
+from exporter.report import Report, SourceFile
+
+MAX_MANIFEST_BYTES = 16 << 20
+CARD = "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """What one commit of the repository holds of ours."""
+
+    commit: str
+    manifest: Report | None
+    """None where there is none, or none that can be read."""
+    files: dict[str, TreeFile]
+    """Everything below ``executorch/``, by path."""
+    card: bytes | None
+
+    def has_section(self) -> bool:
+        """Whether the card shows our section."""
+        try:
+            return self.card is not None and current_section(self.card) is not None
+        except CardInvalid:
+            return False
+
+    def our_files(self) -> set[str]:
+        """Paths of the ``.pte`` files that our manifest names and the branch still has."""
+        if self.manifest is None:
+            return set()
+        named = {f"{FOLDER}/{cell.file}" for cell in self.manifest.cells if cell.file is not None}
+        return {path for path in named & self.files.keys() if SAFE_PATH.fullmatch(path) and path.endswith(".pte")}
+
+    def offers(self, report: Report) -> bool:
+        """Whether this commit has everything of an export: told by content, not by times or figures."""
+        if self.manifest is None or plan.identity(self.manifest) != plan.identity(report) or not self.has_section():
+            return False
+        return all(
+            (there := self.files.get(f"{FOLDER}/{cell.file}")) is not None
+            and there.size_bytes in (cell.size_bytes, None)
+            and (there.sha256 is None or there.sha256 == cell.sha256)
+            for cell in report.good_cells
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """A pull request of ours."""
+
+    num: int
+    status: str
+    url: str
+    title: str
+    marker: marker.Marker
+    comment_id: str
+    """The comment that is its description."""
+    closed_by_us: bool
+    conflicts: bool
+
+    @property
+    def open(self) -> bool:
+        return self.status in ("open", "draft")
+
+    @property
+    def ref(self) -> str:
+        return f"refs/pr/{self.num}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A repository as publishing sees it."""
+
+    repo_id: str
+    """As the Hub spells it now."""
+    head: str
+    """The main branch's commit."""
+    source: dict[str, TreeFile]
+    """The files at the main branch's root."""
+    pulls: list[Pull] = field(default_factory=list)
+    """Ours, oldest first; merged ones are left out."""
+
+    def moved(self, files: Iterable[SourceFile]) -> list[str]:
+        """Names whose content on the main branch is not what was exported."""
+        return plan.moved(files, self.source)
+
+
+def me(api: HfApi) -> str | None:
+    """The account that the client's token belongs to; None without a token."""
+    if not api.token:
+        return None
+    with asking("asking who the token belongs to", api):
+        return str(api.whoami(cache=True)["name"])
+
+
+def look(api: HfApi, repo_id: str, author: str | None, known: Iterable[int] = ()) -> State:
+    """Read the main branch and our pull requests.
+
+    Args:
+        author: our account; None sees no pull request as ours.
+        known: pull requests that are ours for sure, which the Hub's list may not show yet.
+
+    Raises:
+        RepoNotFound, NotAuthorized, HubUnreachable: as the Hub answers.
+    """
+    with asking(f"reading {repo_id}", api):
+        info = api.model_info(repo_id, revision="main")
+        if not SHA.fullmatch(info.sha or ""):
+            raise PublishFailed(f"The Hub gives {repo_id} no commit on its main branch.")
+    head = str(info.sha)
+    pulls = _pulls(api, info.id, author, set(known)) if author is not None else []
+    return State(repo_id=info.id, head=head, source=list_folder(api, info.id, head), pulls=pulls)
+
+
+def read_branch(api: HfApi, repo_id: str, revision: str) -> Branch:
+    """What a commit, branch or pull request ref holds of ours, all read at one commit.
+
+    Raises:
+        UnsafeRepository: the card is larger than a card can be.
+        RepoNotFound, RevisionNotFound, NotAuthorized, HubUnreachable: as the Hub answers.
+    """
+    with asking(f"reading {revision} of {repo_id}", api):
+        commit = str(api.model_info(repo_id, revision=revision).sha)
+    files = list_folder(api, repo_id, commit, FOLDER)
+    with tempfile.TemporaryDirectory(prefix="ptebot-read-") as scratch:
+        card = read_file(api, repo_id, commit, CARD, limit=MAX_CARD_BYTES, into=Path(scratch))
+        manifest = _manifest(api, repo_id, commit, Path(scratch)) if MANIFEST in files else None
+    return Branch(commit=commit, manifest=manifest, files=files, card=card)
+
+
+def _manifest(api: HfApi, repo_id: str, commit: str, scratch: Path) -> Report | None:
+    """The published report; None for one that another schema wrote or a person broke: it is written anew."""
+    try:
+        data = read_file(api, repo_id, commit, MANIFEST, limit=MAX_MANIFEST_BYTES, into=scratch)
+        return reports.loads(data) if data is not None else None
+    except (ValidationError, UnsafeRepository):
+        return None
+
+
+def _pulls(api: HfApi, repo_id: str, author: str, known: set[int]) -> list[Pull]:
+    with asking(f"listing the pull requests of {repo_id}", api):
+        listed = api.get_repo_discussions(repo_id, author=author, discussion_type="pull_request")
+        nums = {d.num for d in listed if d.is_pull_request and d.author == author and d.status != "merged"} | known
+        details = [api.get_discussion_details(repo_id, num) for num in sorted(nums)]
+    return [pull for item in details if (pull := _ours(item, author, item.num in known)) is not None]
+
+
+def _ours(details: DiscussionWithDetails, author: str, known: bool) -> Pull | None:
+    """A pull request of this author whose description has our marker (or that is known), and that is not merged."""
+    comments = [event for event in details.events if isinstance(event, DiscussionComment)]
+    if not comments or comments[0].author != author or details.author != author or details.status == "merged":
+        return None
+    found = marker.parse(comments[0].content) or (marker.MISSING if known else None)
+    if found is None:
+        return None
+    closing = [one for one in comments[1:] if one.author == author and one.content.startswith(marker.CLOSED)]
+    return Pull(
+        num=details.num,
+        status=details.status,
+        url=details.url,
+        title=details.title,
+        marker=found,
+        comment_id=comments[0].id,
+        closed_by_us=bool(closing),
+        conflicts=bool(details.conflicting_files),
+    )
