@@ -1,0 +1,132 @@
+"""What comes through the wall is data to judge: progress, failures and reports, honest and otherwise.
+
+The children are real; ``timeit -n1 -r1 CODE`` runs any statements in one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot import export_process
+from bot.errors import ExporterFailed, OutputNotTrusted
+from bot.export_process import Progress
+from exporter import report as reports
+from exporter.errors import NotACausalLM, NotEnoughMemory
+from exporter.report import Status
+from tests.bot.reports import cell, report, write
+
+
+def stages(code: str, **options: Any) -> tuple[list[Progress], dict[str, Any] | None]:
+    shown: list[Progress] = []
+    last = export_process.run_stages("timeit", ["-n1", "-r1", code], on_progress=shown.append, **options)
+    return shown, last
+
+
+def says(*objects: object) -> str:
+    lines = [json.dumps(item) if not isinstance(item, str) else item for item in objects]
+    return f"import os, sys; [print(line, flush=True) for line in {lines!r}]"
+
+
+def test_progress_comes_through_and_junk_does_not() -> None:
+    line = {"stage": "lower", "backend": "xnnpack", "precision": "fp32", "fraction": 0.5, "message": "m"}
+    shown, last = stages(says("[OpenvinoBackend.cpp:98] loaded", "{not json", "[1, 2]", "7", line, '{"a": ' * 5000))
+    assert shown == [Progress(stage="lower", backend="xnnpack", precision="fp32", fraction=0.5, message="m")]
+    assert last is None
+
+
+@pytest.mark.parametrize("fraction", ["0.5", -1, 2, 1e400, float("nan"), [], {}, 10**300])
+def test_a_fraction_that_is_none_is_left_out(fraction: object) -> None:
+    shown, _ = stages(says({"stage": ["x"], "backend": 5, "fraction": fraction, "message": None}))
+    assert shown == [Progress(stage="?")]
+
+
+def test_a_typed_failure_comes_back_as_its_class() -> None:
+    line = {"stage": "error", "error": "NotACausalLM", "exit_code": 10, "message": "It is BERT.", "remedy": "Do."}
+    with pytest.raises(NotACausalLM) as caught:
+        stages(says(line) + "; os._exit(10)")
+    assert caught.value.what == "It is BERT."
+    assert caught.value.advice == "Do."
+
+
+@pytest.mark.parametrize("name", ["SystemExit", "PtebotErrorx", "__class__", None, 5])
+def test_an_unknown_failure_is_no_class_of_the_childs_choice(name: object) -> None:
+    with pytest.raises(ExporterFailed, match="because"):
+        stages(says({"stage": "error", "error": name, "message": "because"}) + "; os._exit(10)")
+
+
+def test_a_crash_is_told_with_the_end_of_the_log() -> None:
+    with pytest.raises(ExporterFailed, match=r"exit code 9(.|\n)*it was the disk"):
+        stages("import os, sys; print('it was the disk', file=sys.stderr, flush=True); os._exit(9)")
+
+
+def test_a_segmentation_fault_is_named() -> None:
+    with pytest.raises(ExporterFailed, match="SIGSEGV"):
+        stages("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+
+
+def test_a_kill_from_outside_means_memory() -> None:
+    with pytest.raises(NotEnoughMemory):
+        stages("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_a_typed_failure_and_exit_code_0_is_no_failure() -> None:
+    """A cell's failure is told as progress; only the exit code says that the whole job failed."""
+    assert stages(says({"stage": "error", "error": "NotACausalLM", "message": "m"}))[1] is None
+
+
+def test_an_output_that_agrees_with_its_report_is_taken(tmp_path: Path) -> None:
+    made = report(cell(), cell(precision="8da4w", status=Status.FAILED, file=None, size_bytes=None, sha256=None))
+    write(tmp_path, made)
+    assert export_process.load_output(tmp_path) == made
+
+
+def test_other_bytes_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, report())
+    path = tmp_path / "portable/tiny_portable_fp32.pte"
+    path.write_bytes(path.read_bytes()[::-1])
+    with pytest.raises(OutputNotTrusted, match="SHA-256"):
+        export_process.load_output(tmp_path)
+
+
+def test_another_size_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, report())
+    (tmp_path / "portable/tiny_portable_fp32.pte").write_bytes(b"")
+    with pytest.raises(OutputNotTrusted, match="0 bytes"):
+        export_process.load_output(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "portable/../../secret", "", "portable", "gone.pte"])
+def test_a_file_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    write(out, report())
+    (tmp_path / "secret").write_text("secret")
+    (out / "report.json").write_text(reports.dumps(report(cell(file=name))))
+    with pytest.raises(OutputNotTrusted):
+        export_process.load_output(out)
+
+
+@pytest.mark.parametrize("link", ["portable/tiny_portable_fp32.pte", "portable", "report.json"])
+def test_a_link_is_refused(tmp_path: Path, link: str) -> None:
+    """A link could lead to any file of the person who publishes."""
+    out = tmp_path / "out"
+    write(out, report())
+    (out / link).rename(tmp_path / "elsewhere")
+    (out / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputNotTrusted):
+        export_process.load_output(out)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema_version": 1}', "\x00"])
+def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(OutputNotTrusted):
+        export_process.load_output(tmp_path)
+
+
+def test_no_report_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputNotTrusted):
+        export_process.load_output(tmp_path / "nothing")
