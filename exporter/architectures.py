@@ -34,6 +34,23 @@ from exporter.guard import guarded, quiet, shown
 CACHE_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Kinds of cache layers, in transformers' words, that the static cache holds."""
 MOST_LAYERS = 2_000
+# fmt: off
+TAKEN = (
+    "afmoe", "apertus", "arcee", "beam", "bitnet", "bloom", "codegen", "cohere", "cohere2", "cohere2_moe", "cwm",
+    "diffllama", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "flex_olmo", "flint", "gemma",
+    "gemma2", "gemma3_text", "gemma4_text", "gemma4_unified_text", "glm", "glm4", "glm4_moe", "gpt-sw3", "gpt2",
+    "gpt_bigcode", "gpt_neox", "gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granite_swa", "granitemoe",
+    "granitemoe_swa", "granitemoeshared", "helium", "hrm_text", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3",
+    "hyperclovax", "internlm3", "iquestcoder", "jais2", "kolibri1", "laguna", "lfm2", "llama", "mellum",
+    "minimax_m2", "minimax_m3_vl_text", "ministral", "ministral3", "mistral", "mixtral", "nanochat", "nemotron",
+    "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2", "vaultgemma", "xglm",
+)
+# fmt: on
+"""Model types whose default config, or one of small sizes, passes every check here and in exporter/fit.py.
+
+Only for messages and pages: a test derives it again from transformers. The checks themselves decide.
+"""
 _CAUSAL = tables.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 # A model type in one of these tables is an encoder, a seq2seq model or multi-modal, whatever else it can be.
 _OTHER_TABLES = (
@@ -51,12 +68,15 @@ _NEVER = frozenset(
         *("distributed_config", "base_model_tp_plan", "base_model_pp_plan", "base_model_fsdp_plan"),
         *("transformers_weights", "configuration_files", "gguf_file", "name_or_path", "adapter_kwargs"),
         *("custom_generate", "custom_pipelines", "torchscript", "pruned_heads"),
-        *("output_attentions", "output_hidden_states", "return_dict"),
+        *("output_attentions", "output_hidden_states", "return_dict", "dtype", "torch_dtype"),
     )
 )
-_COUNTS = re.compile(r"layer|block|expert|label|head|group|stage|depth")
-_LARGEST_COUNT = 100_000
-_LARGEST_INTEGER = (1 << 63) - 1
+# Upper bounds of whole numbers by what their names say, first match counts. 10,485,760 positions are the most so far.
+_BOUNDS = (
+    (re.compile(r"position|seq_len|n_ctx|context_len"), 1 << 24),
+    (re.compile(r"layer|block|expert|label|head|group|stage|depth"), 100_000),
+    (re.compile(""), (1 << 63) - 1),
+)
 
 
 def candidates() -> list[str]:
@@ -66,20 +86,6 @@ def candidates() -> list[str]:
         for kind, name in _CAUSAL.items()
         if name.endswith(("ForCausalLM", "LMHeadModel")) and not any(kind in table for table in _OTHER_TABLES)
     )
-
-
-def taken() -> list[str]:
-    """The candidates whose default config has only layers that the static cache holds (for messages and docs)."""
-    found = []
-    with quiet():
-        for kind in candidates():
-            try:
-                layers = set(get_layer_types_and_kwargs(CONFIG_MAPPING[kind]())[0])
-            except (AttributeError, ValueError, TypeError, KeyError):
-                continue  # its defaults alone make no model: nothing to say about it
-            if layers <= CACHE_LAYERS:
-                found.append(kind)
-    return found
 
 
 def read_config(raw: dict[str, Any]) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
@@ -116,6 +122,8 @@ def _check_architecture(kind: str, architectures: Any, has_encoder: bool) -> Non
         raise NotACausalLM(f"transformers has no model type {shown(kind, 80)!r} ({said}). {_choices()}")
     if kind not in candidates() or has_encoder:
         raise NotACausalLM(f"{said} of model type {kind} is not a causal language model for text alone. {_choices()}")
+    if CONFIG_MAPPING[kind].sub_configs:
+        raise UnsupportedModel(f"{kind} has parts with configs of their own beside its decoder.")
     if architectures and _CAUSAL[kind] not in architectures:
         if set(architectures) & set(_CAUSAL.values()):
             raise InvalidModelDirectory(f"config.json says model_type {kind}, which is {_CAUSAL[kind]}, and {said}.")
@@ -123,7 +131,7 @@ def _check_architecture(kind: str, architectures: Any, has_encoder: bool) -> Non
 
 
 def _choices() -> str:
-    return f"Taken are: {', '.join(taken())}."
+    return f"Taken are: {', '.join(TAKEN)}."
 
 
 def _parse(kind: str, raw: dict[str, Any]) -> PreTrainedConfig:
@@ -166,17 +174,20 @@ def _check_numbers(value: Any, where: str, depth: int = 0) -> None:
         for item in value:
             _check_numbers(item, where, depth + 1)
     elif isinstance(value, int) and not isinstance(value, bool):
-        count = _COUNTS.search(where.rpartition(": ")[2]) is not None
-        if abs(value) > (_LARGEST_COUNT if count else _LARGEST_INTEGER):
+        name = where.rpartition(": ")[2]
+        most = next(bound for pattern, bound in _BOUNDS if pattern.search(name))
+        if abs(value) > most:
             raise InvalidModelDirectory(f"{where[:160]}: {shown(value, 30)} is beyond what a model can have.")
 
 
-def cache_layers(config: PreTrainedConfig) -> list[str]:
+def cache_layers(config: PreTrainedConfig, model_class: type[PreTrainedModel]) -> list[str]:
     """The kind of every layer's cache, in order, in transformers' words.
 
     Raises:
-        UnsupportedModel: a kind that the static cache does not hold.
+        UnsupportedModel: a kind that the static cache does not hold, or state beside the cache.
     """
+    if model_class._is_stateful or not model_class._can_compile_fullgraph:
+        raise UnsupportedModel(f"transformers itself does not run {config.model_type} with a static cache.")
     with guarded(InvalidModelDirectory, "The layers of config.json are not valid"), quiet():
         layers, arguments = get_layer_types_and_kwargs(config)
         windows = [argument.get("sliding_window", 1) for argument in arguments]

@@ -7,9 +7,11 @@ Stage 3 of the way of one request; nothing here writes into the directory, runs 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,8 +24,11 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, Pr
 from exporter import architectures, fit, source, tokenizer, weights
 from exporter.errors import ContextTooLong, CorruptWeights, InvalidModelDirectory
 from exporter.guard import guarded, quiet
+from exporter.rehearsal import one_layer
 from exporter.report import ModelInfo
 from exporter.spec import ModelRef
+
+__all__ = ["Checkpoint", "context_length", "inspect", "load_model", "load_tokenizer", "one_layer"]
 
 DEFAULT_CONTEXT = 2_048
 """Tokens of context when nothing is asked for and the model has more."""
@@ -41,6 +46,8 @@ class Checkpoint:
     """``sdpa``, or ``eager`` where the architecture has no other right one (soft-capped scores)."""
     layers: tuple[str, ...]
     """The kind of each layer's cache: ``full_attention`` or ``sliding_attention``."""
+    caches: tuple[tuple[int, int], ...]
+    """Heads and head dimension of each layer's keys, and likewise of its values."""
     weights: tuple[Path, ...]
     generation_config: GenerationConfig
     bos_id: int | None
@@ -61,15 +68,14 @@ def inspect(directory: Path, ref: ModelRef) -> Checkpoint:
     paths = weights.find(files)
     if "config.json" not in files:
         raise InvalidModelDirectory(f"{directory} has no config.json.")
-    raw = source.read_json(files["config.json"])
-    config, model_class = architectures.read_config(raw)
-    layers = architectures.cache_layers(config)
+    config, model_class = architectures.read_config(source.read_json(files["config.json"]))
+    layers = architectures.cache_layers(config, model_class)
     tensors = weights.headers(paths)
     weights.check_index(files, tensors)
     attention = "sdpa" if model_class._supports_sdpa else "eager"
     shape = fit.check(config, model_class, attention, tensors)
     generation = _generation_config(files)
-    words = tokenizer.load(files, raw)
+    words = tokenizer.load(files, config)
     tokenizer.check(words, shape.vocab_size)
     window = config.sliding_window if "sliding_attention" in layers else None
     used = [*paths, *(files[name] for name in tokenizer.names(files)), files["config.json"]]
@@ -93,6 +99,7 @@ def inspect(directory: Path, ref: ModelRef) -> Checkpoint:
         model_class=model_class,
         attention=attention,
         layers=tuple(layers),
+        caches=shape.caches,
         weights=tuple(paths),
         generation_config=generation,
         bos_id=next(iter(_ids("bos_token_id", shape.vocab_size, generation, config, words)), None),
@@ -132,27 +139,59 @@ def load_model(ckpt: Checkpoint) -> PreTrainedModel:
         for path in ckpt.weights:
             reader = stack.enter_context(safe_open(path, "pt"))
             state |= {name: reader.get_slice(name) for name in reader.keys()}  # noqa: SIM118 (not a dict)
-        model = ckpt.model_class.from_pretrained(
-            None,
-            config=ckpt.config,
-            state_dict=state,
-            dtype=torch.float32,
-            attn_implementation=ckpt.attention,
-            local_files_only=True,
-        )
-        for name, parameter in model.named_parameters():
-            low, high = torch.aminmax(parameter.detach())
-            if not (torch.isfinite(low) and torch.isfinite(high)):
-                raise CorruptWeights(f"{name} holds NaN or infinite values.")
+        with _one_at_a_time():
+            both: Any = ckpt.model_class.from_pretrained(
+                None,
+                config=ckpt.config,
+                state_dict=state,
+                dtype=torch.float32,
+                attn_implementation=ckpt.attention,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        model: PreTrainedModel = both[0]
+        loaded: dict[str, Any] = both[1]
+        if loaded["missing_keys"] or loaded["mismatched_keys"]:
+            raise CorruptWeights("The weights changed while they were read.")
+        _check_values(model)
     model.generation_config = ckpt.generation_config
     model.requires_grad_(False)
     return model.eval()
 
 
+def _check_values(model: PreTrainedModel) -> None:
+    for name, parameter in model.named_parameters():
+        low, high = torch.aminmax(parameter.detach())
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise CorruptWeights(f"{name} holds NaN or infinite values.")
+    for name, buffer in model.named_buffers():
+        # Computed from the config (rotary frequencies); -inf is fine in a mask.
+        if buffer.is_floating_point() and buffer.isnan().any():
+            raise InvalidModelDirectory(f"config.json gives {name} values that are no numbers.")
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Have transformers convert one tensor after the other.
+
+    By default it converts all of them in threads first: a mixture of experts takes a third more memory and
+    twice the time (transformers 5.23, core_model_loading.py).
+    """
+    name = "HF_DEACTIVATE_ASYNC_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def load_tokenizer(ckpt: Checkpoint) -> PreTrainedTokenizerBase:
     """The model's own tokenizer, from its files and nothing else; raises MissingTokenizer."""
-    files = source.files_of(ckpt.directory)
-    return tokenizer.load(files, source.read_json(files["config.json"]))
+    return tokenizer.load(source.files_of(ckpt.directory), ckpt.config)
 
 
 def _generation_config(files: dict[str, Path]) -> GenerationConfig:

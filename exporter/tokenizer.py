@@ -12,13 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from exporter.errors import InvalidModelDirectory, MissingTokenizer, RemoteCodeRequired
 from exporter.guard import guarded, quiet
 from exporter.source import read_json
 
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+VOCABULARIES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json"),
+    *("spiece.model", "sentencepiece.bpe.model", "tiktoken.model"),
+)
 """Files that hold a vocabulary; one of them is needed."""
 _OTHERS = (
     "tokenizer_config.json",
@@ -38,12 +41,12 @@ def names(files: dict[str, Path]) -> list[str]:
     return [name for name in (*VOCABULARIES, *_OTHERS) if name in files]
 
 
-def load(files: dict[str, Path], config: dict[str, Any]) -> PreTrainedTokenizerBase:
+def load(files: dict[str, Path], config: PreTrainedConfig) -> PreTrainedTokenizerBase:
     """The tokenizer, from copies of its own files with nothing in its settings that names code or other files.
 
     Args:
         files: the directory's files by name.
-        config: decoded config.json, whose model_type tells which tokenizer class is meant.
+        config: of the model: its type tells which tokenizer class is meant where the settings do not.
 
     Raises:
         MissingTokenizer: there is none, or it cannot be read.
@@ -67,8 +70,7 @@ def load(files: dict[str, Path], config: dict[str, Any]) -> PreTrainedTokenizerB
         for name in names(files):
             shutil.copyfile(files[name], Path(stage, name))
         Path(stage, "tokenizer_config.json").write_text(json.dumps(clean), encoding="utf-8")
-        Path(stage, "config.json").write_text(json.dumps({"model_type": config.get("model_type")}), encoding="utf-8")
-        tokenizer = AutoTokenizer.from_pretrained(stage, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(stage, config=config, local_files_only=True, trust_remote_code=False)
         tokenizer.name_or_path = ""
         return tokenizer
 
