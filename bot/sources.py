@@ -8,37 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
-from bot import credentials, fetch, hashes, workspace
+from bot import credentials, fetch, hashes, unchanged, workspace
 from bot.export_process import Progress
 from bot.hubapi import TreeFile
+from bot.plan import small_files
 from bot.publish.card import REPO_ID
 from exporter.errors import InvalidModelDirectory, OutputNotEmpty
 from exporter.spec import ExportSpec, ModelRef
 
 
-class Source(Protocol):
-    """Where a model comes from."""
-
-    @property
-    def ref(self) -> ModelRef:
-        """What the report will say of it."""
-
-    def fetch(self, show: Callable[[Progress], None]) -> Path:
-        """The directory that holds the model, downloaded if need be."""
-
-
 @dataclass(frozen=True)
 class LocalModel:
-    """A directory on this machine; it has no revision."""
+    """A directory on this machine; it has no revision, unless it is a copy of one."""
 
     directory: Path
+    copy_of: ModelRef | None = None
+    """The repository and commit that hold the same model, where it is known to be one."""
 
     @property
     def ref(self) -> ModelRef:
-        return ModelRef(name=self.directory.resolve().name)
+        return self.copy_of or ModelRef(name=self.directory.resolve().name)
+
+    @cached_property
+    def tree(self) -> dict[str, TreeFile]:
+        """The files that an export depends on, by name, hashed as a Hub would list them.
+
+        Raises:
+            InvalidModelDirectory: a file cannot be read.
+        """
+        try:
+            names = [path.name for path in self.directory.iterdir() if path.is_file()]
+            weights = [name for name in names if name.endswith(".safetensors")]
+            return {name: _listed(self.directory / name) for name in sorted({*small_files(names), *weights})}
+        except OSError as error:
+            raise InvalidModelDirectory(f"{self.directory} cannot be read: {error}.") from None
 
     def fetch(self, show: Callable[[Progress], None]) -> Path:
         return self.directory
@@ -75,14 +81,19 @@ class HubModel:
         ).directory
 
 
+def _listed(path: Path) -> TreeFile:
+    oid, sha256 = hashes.git_oid_of(path), hashes.sha256_of(path)
+    return TreeFile(path=path.name, size_bytes=path.stat().st_size, oid=oid, sha256=sha256)
+
+
 def open_model(
-    model: str, *, revision: str | None, endpoint: str | None, root: Path | None = None
+    model: str, *, revision: str | None, endpoint: str | None, into: Path | None = None
 ) -> LocalModel | HubModel:
     """The source that ``model`` names; a directory goes before a Hub id of the same spelling.
 
     Args:
         endpoint: the Hub's address; None for huggingface_hub's own setting.
-        root: where ptebot keeps its downloads; None for the default.
+        into: where downloads are kept; None for the folder that stays between commands.
 
     Raises:
         InvalidModelDirectory: it is neither, or a revision is asked of a directory.
@@ -104,42 +115,31 @@ def open_model(
     endpoint = (endpoint or credentials.default_endpoint()).rstrip("/")
     token = credentials.token_for(endpoint)
     resolved = fetch.resolve(model, revision, endpoint=endpoint, token=token)
-    return HubModel(
-        resolved=resolved, endpoint=endpoint, token=token, into=(root or workspace.default_root()) / "models"
-    )
+    return HubModel(resolved=resolved, endpoint=endpoint, token=token, into=into or workspace.default_root() / "models")
 
 
-def local_tree(directory: Path) -> dict[str, TreeFile]:
-    """A local model directory's files, hashed as a Hub would list them, by name.
+def as_copy_of(source: LocalModel, repo_id: str, *, endpoint: str, token: str | None) -> LocalModel:
+    """The directory as a copy of the repository's main branch, which it has to be.
 
     Raises:
-        InvalidModelDirectory: a file cannot be read.
+        SourceMoved: the repository holds another model.
+        RepoNotFound, NotAuthorized, HubUnreachable: as the Hub answers.
     """
-    found = {}
-    for path in sorted(directory.iterdir()):
-        if not path.is_file():
-            continue
-        try:
-            size, oid, sha256 = path.stat().st_size, hashes.git_oid_of(path), hashes.sha256_of(path)
-        except OSError as error:
-            raise InvalidModelDirectory(f"{path} cannot be read: {error.strerror}.") from None
-        found[path.name] = TreeFile(path=path.name, size_bytes=size, oid=oid, sha256=sha256)
-    return found
+    found = fetch.resolve(repo_id, None, endpoint=endpoint, token=token)
+    unchanged.check_same_model(source.tree, found.tree, found.repo_id)
+    return LocalModel(source.directory, ModelRef(repo_id=found.repo_id, revision=found.revision))
 
 
 def check_spec(spec: ExportSpec) -> None:
     """Refuse what the exporter would refuse of a spec alone, before anything is downloaded.
 
     Raises:
-        UnknownBackend, UnknownPrecision: not in the exporter's tables.
+        UnknownBackend, UnknownPrecision, UnsupportedCombination: as ``exporter.plan`` says.
     """
-    # Imported late: they come with torch, which takes seconds to load.
-    from exporter import backends, quantize
+    # Imported late: it comes with torch, which takes seconds to load.
+    from exporter.plan import plan
 
-    for backend in spec.backends:
-        backends.get(backend)
-    for precision in spec.precisions:
-        quantize.get(precision)
+    plan(spec)
 
 
 def check_output(out: Path) -> None:

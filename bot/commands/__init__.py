@@ -5,9 +5,11 @@ table. A module is imported when its command is asked for, so nothing heavy belo
 """
 
 COMMANDS = {
+    "run": "bot.commands.run:command",
     "export": "bot.commands.export:command",
     "inspect": "bot.commands.inspect:command",
     "rebuild": "bot.commands.rebuild:command",
+    "localhub": "bot.localhub.cli:localhub_command",
     "doctor": "bot.commands.doctor:command",
 }
 """Name to ``module:attribute``, in the order of the help text."""

@@ -1,0 +1,181 @@
+"""``ptebot run MODEL``: the whole job, from a model to a pull request on its repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bot.commands.options import build_spec, hub_options, output_options, spec_options
+from bot.console import Console
+from bot.errors import NowhereToPublish
+from exporter.errors import NoGoodCell
+from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
+
+if TYPE_CHECKING:
+    from bot.job import Job, Outcome
+    from bot.sources import HubModel, LocalModel
+
+
+@click.command(short_help="Export a model and open a pull request with the files.")
+@click.argument("model")
+@click.option("--repo", metavar="OWNER/NAME", help="Where the pull request goes.  [default: MODEL's own repository]")
+@click.option(
+    "--publish",
+    type=click.Choice(["hub", "none"]),
+    default="hub",
+    show_default=True,
+    help="Open a pull request on the Hub, or keep the files here.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the pull request that would be opened; open none.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="PTEBOT_STATE",
+    show_envvar=True,
+    help="Where finished work survives a kill.  [default: ptebot in the user's cache directory]",
+)
+@spec_options
+@hub_options
+@output_options
+@click.pass_obj
+def command(
+    console: Console,
+    model: str,
+    repo: str | None,
+    publish: str,
+    dry_run: bool,
+    state: Path | None,
+    revision: str | None,
+    endpoint: str | None,
+    **spec: Any,
+) -> None:
+    """Export MODEL (an id on the Hub, or a directory that holds what --repo holds) and open one pull request
+    with the files that passed, or refresh the one that is open.
+
+    Nothing is exported when the repository has the files already. Killed at any moment, the same command again
+    goes on where it was. The token is HF_TOKEN, or that of `hf auth login`. Exit code 3: no file passed, nothing
+    was published.
+    """
+    from bot import credentials, job, sources, workspace
+
+    root = state or workspace.default_root()
+    endpoint = (endpoint or credentials.default_endpoint()).rstrip("/")
+    token = credentials.token_for(endpoint)
+    source = sources.open_model(model, revision=revision, endpoint=endpoint, into=root / "work" / "models")
+    repo_id = target(source, repo) if publish == "hub" else None
+    if repo_id is not None and isinstance(source, sources.LocalModel):
+        source = sources.as_copy_of(source, repo_id, endpoint=endpoint, token=token)
+    asked = build_spec(model=source.ref, **spec)
+    sources.check_spec(asked)
+    outcome = run_job(
+        console,
+        job.Job(
+            source=source,
+            spec=asked,
+            repo_id=repo_id,
+            endpoint=endpoint,
+            token=token,
+            command=command_line(asked),
+            root=root,
+            dry_run=dry_run,
+        ),
+    )
+    finish(console, outcome)
+
+
+def target(source: LocalModel | HubModel, repo: str | None) -> str:
+    """The repository that gets the pull request.
+
+    Raises:
+        NowhereToPublish: a directory was given, and no repository.
+    """
+    repo_id = repo or source.ref.repo_id
+    if repo_id is None:
+        raise NowhereToPublish("A directory on this machine belongs to no repository.")
+    return repo_id
+
+
+def run_job(console: Console, asked: Job) -> Outcome:
+    """Do the job under this console's progress, and tell how it ended."""
+    from bot import job
+
+    with console.progress() as show:
+        outcome = job.run(asked, show=show, log=console.log)
+    tell(console, outcome)
+    return outcome
+
+
+def finish(console: Console, outcome: Outcome) -> None:
+    """Raises NoGoodCell when an export gave nothing to offer."""
+    if outcome.report is not None and not outcome.report.good_cells:
+        raise NoGoodCell(f"None of {len(outcome.report.cells)} cells has a file that passed; nothing was published.")
+
+
+def tell(console: Console, outcome: Outcome) -> None:
+    """The outcome in words, and as the command's JSON document."""
+    from bot import tables
+    from exporter import report as reports
+
+    published, report, out = outcome.published, outcome.report, outcome.out_dir
+    console.document(
+        operation=published.operation if published else "exported" if out else "none",
+        pull_request=published.pr_url if published else None,
+        pull_request_number=published.pr_num if published else None,
+        revision=published.revision if published else None,
+        reason=published.reason if published else None,
+        preview=dataclasses.asdict(published.preview) if published and published.preview else None,
+        out=str(out) if out else None,
+        report=json.loads(reports.dumps(report)) if report else None,
+    )
+    if report is not None:
+        tables.show(console, report)
+    if out is not None:
+        console.say(f"Files: {out}")
+    if published is None:
+        return
+    if published.preview is not None:
+        _show_preview(console, outcome)
+        return
+    where = f": {published.pr_url}" if published.pr_url else ""
+    words = {
+        "created": "Pull request opened",
+        "updated": "Pull request refreshed",
+        "unchanged": "Unchanged",
+        "none": "No pull request",
+    }
+    console.say(f"{words[published.operation]}{where}{f' ({published.reason})' if published.reason else ''}")
+
+
+def _show_preview(console: Console, outcome: Outcome) -> None:
+    assert outcome.published is not None and outcome.published.preview is not None  # noqa: S101 - by the caller
+    preview, url = outcome.published.preview, outcome.published.pr_url
+    console.say(f"Would refresh {url}" if url else "Would open a pull request")
+    console.say(f"\nTitle: {preview.title}\n\n{preview.description}")
+    console.say("Files:")
+    for path, size in preview.files:
+        console.say(f"  {path}  {'deleted' if size is None else f'{size:,} bytes'}")
+    console.say(f"\n{preview.card_diff}")
+
+
+def command_line(spec: ExportSpec) -> str:
+    """What a person would type to make the same files: defaults are left out."""
+    default = ExportSpec(model=ModelRef())
+    words = ["ptebot", "export", spec.model.repo_id or "MODEL_DIRECTORY"]
+    if spec.model.revision:
+        words += ["--revision", spec.model.revision]
+    if spec.backends != DEFAULT_BACKENDS:
+        words += ["--backends", ",".join(spec.backends)]
+    if spec.precisions != DEFAULT_PRECISIONS:
+        words += ["--precision", ",".join(spec.precisions)]
+    if spec.embedding != default.embedding:
+        words += ["--embedding", spec.embedding]
+    if spec.max_seq_len is not None:
+        words += ["--max-seq-len", str(spec.max_seq_len)]
+    if spec.attention != default.attention:
+        words += ["--attention", spec.attention]
+    return shlex.join(words)

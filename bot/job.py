@@ -1,0 +1,123 @@
+"""One whole job: a model in, a pull request (or the reason why there is none) out. Stages 2 to 5.
+
+Nothing that a kill costs is more than the stage it hits: downloads go on where they ended, a finished export is
+found again in its workspace, and publishing looks at the Hub before it acts. So the answer to any interruption
+is to run the same command again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bot import export_process, plan, unchanged, workspace
+from bot.export_process import OnLog, OnProgress, Progress
+from bot.publish import hub
+from bot.publish.hub import Published
+from bot.sources import HubModel, LocalModel
+from exporter import facts
+from exporter.report import SCHEMA_VERSION, Report
+from exporter.spec import ExportSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is asked for."""
+
+    source: LocalModel | HubModel
+    spec: ExportSpec
+    repo_id: str | None
+    """Where the pull request goes; None: nothing is published."""
+    endpoint: str
+    token: str | None = field(repr=False)
+    command: str
+    """What a person would type; shown in the card."""
+    root: Path
+    """Where ptebot keeps work and downloads."""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a job ended."""
+
+    published: Published | None
+    """None where nothing was to be published."""
+    report: Report | None
+    """None where nothing was exported, because there was nothing to do."""
+    out_dir: Path | None
+    """Where the files are; None where they are on the Hub or were never made."""
+
+
+def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
+    """Do the job; the same job again gives the same end and no second pull request.
+
+    Raises:
+        PtebotError: a stage failed, as its own class. That no file passed is told by the report.
+    """
+    toolchain = facts.toolchain()
+    if job.repo_id is not None:
+        show(Progress(stage="plan", message=f"asking {job.endpoint} what {job.repo_id} has already"))
+        ended = unchanged.ask(
+            job.source.tree, job.spec, toolchain, repo_id=job.repo_id, endpoint=job.endpoint, token=job.token
+        )
+        if ended is not None:
+            return Outcome(published=ended, report=None, out_dir=None)
+    key = export_key(job.spec, job.source.tree, toolchain)
+    with workspace.open_workspace(job.root, _owner(job), waiting=_waiting(show)) as space:
+        out_dir, report = space.finished(key) or _export(job, space, key, show, log)
+        if not report.good_cells:
+            # Kept, it would be found "finished" forever; made again, it may do better (more memory, a package).
+            space.discard(key)
+            return Outcome(published=None, report=report, out_dir=None)
+        if job.repo_id is None:
+            return Outcome(published=None, report=report, out_dir=out_dir)
+        published = hub.publish(
+            report,
+            out_dir,
+            repo_id=job.repo_id,
+            endpoint=job.endpoint,
+            token=job.token,
+            command=job.command,
+            dry_run=job.dry_run,
+            progress=show,
+        )
+        if job.dry_run:
+            return Outcome(published=published, report=report, out_dir=out_dir)
+        space.discard(key)
+    return Outcome(published=published, report=report, out_dir=None)
+
+
+def export_key(spec: ExportSpec, tree: Mapping[str, object], toolchain: Mapping[str, str]) -> str:
+    """The name of an export in its workspace: equal for equal inputs, spec and toolchain (32 hex digits)."""
+    model = [spec.model.repo_id, spec.model.revision, spec.model.name]
+    files = sorted(map(repr, tree.values()))
+    data = [SCHEMA_VERSION, model, plan.spec_key(spec), dict(toolchain), files]
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _export(job: Job, space: workspace.Workspace, key: str, show: OnProgress, log: OnLog) -> tuple[Path, Report]:
+    directory = job.source.fetch(show)
+    made = space.make(
+        key, lambda out: export_process.run_export(job.spec, directory, out, on_progress=show, on_log=log)
+    )
+    if isinstance(job.source, HubModel):
+        # The export is whole, so the weights are of no more use. No other job reads them: they lie in this
+        # job's own folder, whose lock is held.
+        shutil.rmtree(directory, ignore_errors=True)
+    return made
+
+
+def _owner(job: Job) -> str:
+    """What the workspace's lock is for: one job at a time for each model."""
+    if isinstance(job.source, HubModel):
+        return f"{job.endpoint} {job.source.resolved.repo_id}"
+    return str(job.source.directory.resolve())
+
+
+def _waiting(show: OnProgress) -> Callable[[], None]:
+    return lambda: show(Progress(stage="plan", message="another ptebot works on this model; waiting for it to end"))
