@@ -27,6 +27,7 @@ from bot.export_process import OnProgress, Progress
 from bot.hashes import git_oid_of, sha256_of
 from bot.hubapi import SHA, TreeFile, asking, connect, list_folder
 from bot.plan import small_files
+from bot.publish import words
 from bot.publish.card import REPO_ID
 from exporter.errors import DiskFull
 
@@ -204,8 +205,8 @@ class _Download:
             if now - self._last < _SECONDS_BETWEEN_LINES and self._done < self._total:
                 return
             self._last, done, total = now, self._done, self._total
-        words = f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
-        self._progress(Progress(stage="fetch", fraction=done / total if total else None, message=words))
+        message = f"{words.size(done)} of {words.size(total)}"
+        self._progress(Progress(stage="fetch", fraction=done / total if total else None, message=message))
 
 
 def _counting(count: Callable[[int], None]) -> type[tqdm]:

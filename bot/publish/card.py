@@ -143,7 +143,7 @@ def _running(report: Report, repo_id: str | None) -> list[str]:
             [
                 f"- Android: `LlmModule` of the Maven package `org.pytorch:executorch-android:{version}` "
                 f"([guide]({guides}/run-on-android.html)).",
-                "- iOS and macOS: `TextRunner` of the Swift package `https://github.com/pytorch/executorch`, branch "
+                "- iOS and macOS: the LLM runner of the Swift package `https://github.com/pytorch/executorch`, branch "
                 f"`swiftpm-{version}` ([guide]({guides}/run-on-ios.html)).",
                 f"- C++: `executorch::extension::llm::create_text_llm_runner` of ExecuTorch `v{version}` "
                 f"([guide]({guides}/run-with-c-plus-plus.html)).",

@@ -13,21 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
-from bot.errors import CardInvalid, HubUnreachable, NotAuthorized, OutputNotTrusted, PublishFailed, SourceMoved
+from bot.errors import CardInvalid, HubUnreachable, NotAuthorized, PublishFailed, SourceMoved
 from bot.export_process import OnProgress, Progress
-from bot.hashes import git_oid, git_oid_of
-from bot.hubapi import CommitConflict, TreeFile, asking, connect, scrub
+from bot.hubapi import CommitConflict, asking, connect, scrub
 from bot.publish import decide as steps
 from bot.publish import message, state
-from bot.publish.card import FOLDER, MANIFEST, section
-from bot.publish.markdown import SAFE_PATH
-from bot.publish.splice import splice
+from bot.publish.offer import Offer, make_offer
 from bot.publish.state import CARD, Branch, State
-from exporter import report as reports
 from exporter.errors import NoGoodCell
-from exporter.report import Cell, Report
+from exporter.report import Report
 
 MOST_STEPS = 12
 """Steps of one publish, repeated ones included; the longest way without trouble takes five."""
@@ -96,44 +92,14 @@ def publish(
     if token is None and not dry_run:
         raise NotAuthorized("A pull request cannot be opened without a token.")
     api = connect(endpoint, token)
-    offer = _Offer(report, section(report, command=command, repo_id=repo_id), _local_files(report, out_dir))
+    offer = make_offer(report, out_dir, repo_id=repo_id, command=command)
     return _Publishing(api, offer, repo_id, progress, dry_run).run()
-
-
-@dataclass(frozen=True)
-class _Offer:
-    report: Report
-    section: str
-    files: dict[str, tuple[Path, Cell]]
-    """Path in the repository to the local file and its cell."""
-
-    @property
-    def manifest(self) -> bytes:
-        return reports.dumps(self.report).encode()
-
-    def card(self, readme: bytes | None) -> bytes:
-        return splice(readme, self.section)
-
-
-def _local_files(report: Report, out_dir: Path) -> dict[str, tuple[Path, Cell]]:
-    files = {}
-    for cell in report.good_cells:
-        name = cell.file or ""
-        path = out_dir / name
-        if not SAFE_PATH.fullmatch(name) or not name.startswith(f"{cell.backend}/") or not name.endswith(".pte"):
-            raise OutputNotTrusted(f"The report names its file for {cell.backend} {cell.precision} {name[:200]!r}.")
-        if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
-            raise OutputNotTrusted(f"{name} is missing in {out_dir}, or a link.")
-        if path.stat().st_size != cell.size_bytes:
-            raise OutputNotTrusted(f"{name} has {path.stat().st_size:,} bytes, not the report's {cell.size_bytes:,}.")
-        files[f"{FOLDER}/{name}"] = (path, cell)
-    return files
 
 
 class _Publishing:
     """One run of the loop."""
 
-    def __init__(self, api: HfApi, offer: _Offer, repo_id: str, progress: OnProgress, dry_run: bool) -> None:
+    def __init__(self, api: HfApi, offer: Offer, repo_id: str, progress: OnProgress, dry_run: bool) -> None:
         self._api, self._offer, self._repo_id = api, offer, repo_id
         self._progress, self._dry_run = progress, dry_run
         self._acted = False
@@ -233,7 +199,7 @@ class _Publishing:
         self, repo_id: str, branch: Branch, card: bytes | None, *, revision: str = "main", create_pr: bool = False
     ) -> CommitInfo:
         """One commit on top of ``branch`` with everything in it that differs from what should be there."""
-        operations = self._operations(branch, card)
+        operations = self._offer.operations(branch, card)
         title = message.pr_title(self._offer.report)
         with asking(f"committing to {repo_id}", self._api):
             try:
@@ -252,30 +218,11 @@ class _Publishing:
                 said = " ".join(scrub(str(error), str(self._api.token)).split())
                 raise CardInvalid(f"The Hub does not take the card: {said[:400]}") from None
 
-    def _operations(self, branch: Branch, card: bytes | None) -> list[CommitOperationAdd | CommitOperationDelete]:
-        wanted: list[CommitOperationAdd | CommitOperationDelete] = []
-        for path, (local, cell) in self._offer.files.items():
-            if _has(branch.files.get(path), local, cell):
-                continue
-            add = CommitOperationAdd(path_in_repo=path, path_or_fileobj=local)
-            if add.upload_info.sha256.hex() != cell.sha256:
-                raise OutputNotTrusted(f"{cell.file} does not have the SHA-256 that the report states.")
-            wanted.append(add)
-        manifest = self._offer.manifest
-        there = branch.files.get(MANIFEST)
-        if there is None or there.oid != git_oid(manifest):
-            wanted.append(CommitOperationAdd(path_in_repo=MANIFEST, path_or_fileobj=manifest))
-        spliced = self._offer.card(card)
-        if spliced != branch.card:
-            wanted.append(CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=spliced))
-        stale = sorted(branch.our_files() - self._offer.files.keys())
-        return wanted + [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
-
     def _preview(self, step: steps.Step, main: Branch) -> Published:
         branch = step.branch if isinstance(step, steps.Update) else main
         pull = step.pull if isinstance(step, steps.Update | steps.Describe) else None
         report = step.published if isinstance(step, steps.Describe) else self._offer.report
-        operations = [] if isinstance(step, steps.Describe) else self._operations(branch, main.card)
+        operations = [] if isinstance(step, steps.Describe) else self._offer.operations(branch, main.card)
         before = (branch.card or b"").decode("utf-8", "replace").splitlines(keepends=True)
         after = self._offer.card(main.card).decode().splitlines(keepends=True)
         diff = difflib.unified_diff(before, after, f"a/{CARD}" if branch.card is not None else "/dev/null", f"b/{CARD}")
@@ -296,10 +243,3 @@ class _Publishing:
 
     def _say(self, words: str) -> None:
         self._progress(Progress(stage="publish", message=words))
-
-
-def _has(there: TreeFile | None, local: Path, cell: Cell) -> bool:
-    """Whether the branch has this file with this content."""
-    if there is None or there.size_bytes != cell.size_bytes:
-        return False
-    return there.sha256 == cell.sha256 if there.sha256 is not None else there.oid == git_oid_of(local)

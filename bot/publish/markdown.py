@@ -10,9 +10,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-_ACTIVE = re.compile(r"[&<>`*_\[\]|~\\@#$!]|:(?=//)|(?<=www)\.")
-"""What CommonMark, GitHub's extensions and the Hub's own (mentions, references, formulas) give a meaning to."""
-_BLOCK_START = re.compile(r"\A(?:[-+=]|\d+[.)])")
+_ACTIVE = re.compile(r"[&<>`*\[\]|~\\@#$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.")
+"""What CommonMark, GitHub's extensions and the Hub's own (mentions, references, formulas) give a meaning to; an
+underscore between letters has none."""
+_BLOCK_START = re.compile(r"\A(?:[-+](?=\s|\Z)|[-=]+\Z|\d+[.)](?=\s|\Z))")
 _PLAIN_CODE = re.compile(r"[A-Za-z0-9 ._+/:=,@-]+")
 _UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 """Unicode categories that a reader cannot see: controls, bidi and zero-width marks, private use, surrogates."""
@@ -42,7 +43,7 @@ def code(value: object, limit: int = 200) -> str:
 
 def link(label: str, target: str) -> str:
     """A link to a path of the same repository; just the label when the path is not a plain one."""
-    return f"[{text(label)}]({target})" if SAFE_PATH.fullmatch(target) else text(label)
+    return f"[{code(label)}]({target})" if SAFE_PATH.fullmatch(target) else text(label)
 
 
 def block(source: str, language: str = "") -> str:

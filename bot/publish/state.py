@@ -140,8 +140,10 @@ def read_branch(api: HfApi, repo_id: str, revision: str) -> Branch:
         UnsafeRepository: the card is larger than a card can be.
         RepoNotFound, RevisionNotFound, NotAuthorized, HubUnreachable: as the Hub answers.
     """
-    with asking(f"reading {revision} of {repo_id}", api):
-        commit = str(api.model_info(repo_id, revision=revision).sha)
+    commit = revision
+    if not SHA.fullmatch(revision):
+        with asking(f"reading {revision} of {repo_id}", api):
+            commit = str(api.model_info(repo_id, revision=revision).sha)
     files = list_folder(api, repo_id, commit, FOLDER)
     with tempfile.TemporaryDirectory(prefix="ptebot-read-") as scratch:
         card = read_file(api, repo_id, commit, CARD, limit=MAX_CARD_BYTES, into=Path(scratch))

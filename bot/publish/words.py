@@ -21,6 +21,7 @@ VERDICT_WORDS = {
     "damaged": "**damaged by quantization**: do not use it without reading on",
 }
 """Words for exporter/bounds.py's verdicts; any other verdict is shown as it is."""
+_SIGNS = {"<=": "≤", ">=": "≥"}
 _RANK = {"faithful": 0, "degraded": 1, "damaged": 3}
 
 
@@ -32,7 +33,9 @@ def size(size_bytes: int | None) -> str:
     """Decimal units, as the Hub counts."""
     if size_bytes is None:
         return ""
-    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:,.1f} kB"
+    if size_bytes < 1e5:
+        return f"{size_bytes:,} bytes"
+    return f"{size_bytes / 1e6:,.1f} MB"
 
 
 def delegation(cell: Cell) -> str:
@@ -58,7 +61,7 @@ def parity(cell: Cell) -> str:
 
 
 def figure(one: Figure) -> str:
-    bound = "" if one.bound is None else f" (bound {one.relation} {one.bound:.3g})"
+    bound = "" if one.bound is None else f" (bound {_SIGNS.get(one.relation, one.relation)} {one.bound:.3g})"
     return f"{one.name} {one.value:.3g}{bound}"
 
 
