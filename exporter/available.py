@@ -1,19 +1,24 @@
-"""``python -m exporter.available``: which backends work on this machine, as one JSON object on stdout.
+"""``python -m exporter.available [SPEC.json]``: what an export could make on this machine, as one JSON object.
 
-A door of the exporter for ``ptebot doctor``: asking a backend imports its packages and loads its libraries,
-so it is done in a child process, in the very environment that an export gets.
+A door of the exporter, beside ``python -m exporter``: asking a backend imports its packages and loads its
+libraries, so it is done in a child process, in the very environment that an export gets. With a spec, nothing
+but its names and combinations are checked: a refusal then comes before a model is downloaded.
 """
 
 from __future__ import annotations
 
-import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from exporter import backends
+from exporter.__main__ import guarded_main
 
 
 def survey() -> list[dict[str, Any]]:
     """Every backend of the table: name, title, precisions, available, reason, install."""
+    from exporter import backends
+
     found: list[dict[str, Any]] = []
     for name in backends.TABLE:
         entry: dict[str, Any] = {"name": name, "title": name, "precisions": [], "install": ""}
@@ -29,5 +34,25 @@ def survey() -> list[dict[str, Any]]:
     return found
 
 
+def main(args: list[str]) -> int:
+    """Survey the backends, or check the spec named by the one argument; gives the exit status."""
+    if len(args) > 1:
+        print("usage: python -m exporter.available [SPEC.json]", file=sys.stderr)
+        return 2
+
+    def body(say: Callable[[dict[str, Any]], None]) -> int:
+        from exporter import spec
+        from exporter.plan import plan
+
+        if not args:
+            say({"backends": survey()})
+            return 0
+        planned = plan(spec.load(Path(args[0])))
+        say({"make": [[backend.name, precision] for backend, precision in planned.make]})
+        return 0
+
+    return guarded_main(body)
+
+
 if __name__ == "__main__":
-    print(json.dumps({"backends": survey()}), flush=True)
+    sys.exit(main(sys.argv[1:]))

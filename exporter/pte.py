@@ -15,6 +15,8 @@ from typing import Any
 from exporter.errors import InvalidPte
 
 FORWARD = "forward"
+_LISTS = frozenset({"get_eos_ids"})
+"""Constant methods that give a list: a list of one and a plain number are alike in a file's bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,7 @@ def _ask_runtime(path: Path, names: list[str]) -> tuple[dict[str, Any], list[dic
             values = [_plain(value) for value in method.execute([])] if method is not None else []
         except RuntimeError as error:
             raise InvalidPte(f"{path}: the method {name} cannot be run: {_first_line(error)}.") from None
-        metadata[name] = values[0] if len(values) == 1 else values
+        metadata[name] = values[0] if len(values) == 1 and name not in _LISTS else values
     forward = program.metadata(FORWARD)
     inputs = []
     for index in range(forward.num_inputs()):

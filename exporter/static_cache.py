@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import StaticCache, StaticLayer
+from transformers.cache_utils import StaticLayer
 from transformers.integrations.executorch import TorchExportableModuleWithStaticCache
 
 from exporter import attention
@@ -29,20 +29,19 @@ class PositionedLayer(StaticLayer):
 
     def __init__(self, max_cache_len: int) -> None:
         super().__init__(max_cache_len)
-        self.cache_position: torch.Tensor | None = None
+        self.cache_position: torch.Tensor = torch.zeros(1, dtype=torch.long)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write [1, kv_heads, S, head_dim] at ``cache_position``; gives the whole caches."""
-        assert self.cache_position is not None
         self.keys.index_copy_(2, self.cache_position, key_states)
         self.values.index_copy_(2, self.cache_position, value_states)
         return self.keys, self.values
 
     def get_seq_length(self) -> Any:
         """The first position of this call, from which transformers offsets its masks."""
-        return 0 if self.cache_position is None else self.cache_position[0]
+        return self.cache_position[0]
 
 
 class RuntimeLayer(PositionedLayer):
@@ -65,8 +64,8 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
     """A causal LM with its KV cache as buffers ``key_cache_<i>`` and ``value_cache_<i>``, batch size 1.
 
     Args:
-        model: an eager causal LM in float32. Its attention implementation is switched by ``forward``'s
-            caller through ``attention_implementation``; its generation config is left as it was.
+        model: an eager causal LM in float32. Its attention implementation is switched by the
+            caller through ``use_attention``; its generation config is left as it was.
         max_seq_len: context length in tokens.
         kind: ``custom`` (the runtime's SDPA and cache ops) or ``stock`` (core ops only).
     """
@@ -129,16 +128,17 @@ def _static_generation_config(model: PreTrainedModel) -> Any:
     return GenerationConfig(use_cache=True, cache_implementation="static")
 
 
-def stock_implementation(model: PreTrainedModel) -> str:
-    """``sdpa`` where the architecture takes it, else ``eager`` (soft-capped logits, attention sinks)."""
-    config = model.config.get_text_config()
-    soft_capped = getattr(config, "attn_logit_softcapping", None) is not None
-    return "sdpa" if getattr(model, "_supports_sdpa", False) and not soft_capped else "eager"
+def use_attention(model: PreTrainedModel, kind: Attention, stock: str = "sdpa") -> None:
+    """Switch the model's attention implementation.
 
+    Args:
+        kind: the runtime's ops, or the stock implementation.
+        stock: ``sdpa``, or ``eager`` for an architecture that sdpa does not compute (soft-capped scores).
 
-def use_attention(model: PreTrainedModel, kind: Attention) -> None:
-    """Switch the model's attention implementation: the runtime's ops, or the stock one."""
-    model.set_attn_implementation(attention.CUSTOM if kind == "custom" else stock_implementation(model))
-
-
-__all__ = ["Attention", "ExportableModule", "PositionedLayer", "RuntimeLayer", "StaticCache", "use_attention"]
+    Raises:
+        AttentionNotTaken: the architecture does not go through transformers' attention interface.
+    """
+    try:
+        model.set_attn_implementation(attention.CUSTOM if kind == "custom" else stock)
+    except ValueError as error:
+        raise attention.AttentionNotTaken(str(error).splitlines()[0]) from None

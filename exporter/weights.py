@@ -33,6 +33,7 @@ MOST_TENSORS = 200_000
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Dtypes that weights may have: the format's name, torch's name."""
 
+_LFS_POINTER = b"version https://git-lfs"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # How quantizers name what they store beside or instead of a weight: GPTQ and AWQ; compressed-tensors, FP8 and
 # ModelOpt; bitsandbytes; EETQ and HQQ.
@@ -144,9 +145,14 @@ def _check_length(path: Path) -> None:
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            start = stream.read(len(_LFS_POINTER))
     except OSError as error:
         raise InvalidModelDirectory(f"{path.name} cannot be read: {error.strerror}.") from None
+    if start == _LFS_POINTER:
+        raise CorruptWeights(
+            f"{path.name} is a Git LFS pointer, not the weights.", remedy="Fetch the weights: git lfs pull."
+        )
+    length = int.from_bytes(start[:8], "little")
     if size < 8:
         raise CorruptWeights(f"{path.name} has {size} bytes: too few for a safetensors file.")
     if length > size - 8:

@@ -1,0 +1,57 @@
+"""When a file fails parity: which stage differs first from the eager model.
+
+The stages are the module before tracing, the exported program, the edge program (delegates executed by their
+original graphs) and the written file. Each is run on the first text, prefilled in chunks where it can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.export import ExportedProgram
+
+from exporter import parity
+from exporter.backends import ShapePolicy
+from exporter.parity import Reference, Step, Tally
+from exporter.static_cache import ExportableModule
+
+Stage = tuple[str, Callable[[], Step]]
+EAGER, EXPORTED, EDGE, FILE = "eager module", "exported program", "edge program", "file"
+
+
+def first_difference(stages: Sequence[Stage], reference: Reference, shape_policy: ShapePolicy, limit: float) -> str:
+    """The name of the first stage whose mean KL from the reference exceeds ``limit`` nats, with its figures."""
+    text = reference.texts[0]
+    length = text.ids.shape[1]
+    sizes = [1] * length if shape_policy == "single" else parity.chunks(length)
+    seen = []
+    for name, make in stages:
+        try:
+            with torch.no_grad():
+                output = parity.feed(make(), text.ids, sizes).float()
+        except Exception as error:  # a stage that cannot run is a finding, whatever it raises
+            seen.append(f"{name}: cannot be run ({type(error).__name__})")
+            continue
+        tally = Tally()
+        tally.add(output, reference.logits[text.name], text.ids[0, 1:])
+        seen.append(f"{name}: KL {tally.kl_mean:.2e}, largest difference {tally.max_difference:.2e}")
+        if not tally.kl_mean <= limit:
+            return f"{name} ({'; '.join(seen)})"
+    return f"none on the first text alone ({'; '.join(seen)})"
+
+
+def stages_of(
+    module: ExportableModule, exported: ExportedProgram, edge: ExportedProgram, load_file: Callable[[], Step]
+) -> list[Stage]:
+    """The four stages of one cell."""
+
+    def eager() -> Step:
+        module.reset()
+        return lambda ids, position: module(ids, position)[0]
+
+    def program(of: ExportedProgram) -> Step:
+        runnable = of.module(check_guards=False)
+        return lambda ids, position: runnable(ids, position)[0]
+
+    return [(EAGER, eager), (EXPORTED, lambda: program(exported)), (EDGE, lambda: program(edge)), (FILE, load_file)]

@@ -1,0 +1,187 @@
+"""One cell: a traced program lowered for one backend, written, read back and run against the eager model.
+
+Stages 3 and 4 of the way of one request. Whatever goes wrong here becomes this cell's ``failed`` with its
+stage and reason; only a full disk ends the whole export.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from exporter import bisect, bounds, facts, lower, metadata, parity, pte, runtime
+from exporter.backends import Backend
+from exporter.checkpoint import Checkpoint
+from exporter.errors import PtebotError
+from exporter.guard import shown
+from exporter.parity import Reference
+from exporter.report import Cell, Delegation, Parity, Status
+from exporter.static_cache import Attention, ExportableModule
+
+_LOG = logging.getLogger(__name__)
+OnStage = Callable[[str, float, str], None]
+"""(stage, fraction of this cell, message)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that one cell is made from."""
+
+    backend: Backend
+    precision: str
+    embedding: str
+    attention: Attention
+    module: ExportableModule
+    exported: ExportedProgram
+    full: Reference
+    quantized: Reference | None
+    """None where nothing was rounded."""
+    vocab_size: int
+    bos_id: int | None
+    eos_ids: list[int]
+    notes: list[str]
+
+
+class _Failure(Exception):
+    """This cell fails at the current stage, with this reason."""
+
+
+def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
+    """Make one cell's file below ``directory``; a failed cell leaves no file.
+
+    Args:
+        directory: the staged output directory.
+        name: the file's path below it.
+    """
+    clock, stage, path = facts.Clock(), "lower", directory / name
+    known: dict[str, Any] = {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with facts.peak_memory() as peak:
+        try:
+            on_stage("lower", 0.0, "lowering")
+            wanted = metadata.constant_methods(
+                max_seq_len=job.module.max_seq_len,
+                vocab_size=job.vocab_size,
+                bos_id=job.bos_id,
+                eos_ids=job.eos_ids,
+                shape_policy=job.backend.shape_policy,
+                attention=job.attention,
+            )
+            with clock.stage("lower"):
+                lowered = lower.lower(
+                    job.exported, job.backend, precision=job.precision, embedding=job.embedding, metadata=wanted
+                )
+            stage = "write"
+            on_stage("write", 0.6, "writing the file")
+            with clock.stage("write"):
+                pte.write(lowered.program, path)
+            stage = "read back"
+            with clock.stage("read back"):
+                info = pte.read(path)
+            delegation = Delegation(
+                delegates=info.delegates,
+                delegate_ids=info.delegate_ids,
+                delegated_ops=lowered.delegated_ops,
+                leftover_ops=info.leftover_ops,
+            )
+            known |= {"methods": info.methods, "metadata": info.metadata, "delegation": delegation}
+            if info.metadata != wanted:
+                raise _Failure(f"metadata in the file is {info.metadata}, wanted {wanted}")
+            if (reason := job.backend.below_floor(delegation)) is not None:
+                raise _Failure(f"delegation is below the backend's floor: {reason}")
+            stage = "parity"
+            with clock.stage("parity"):
+                outcome = parity.run(
+                    runtime.load(path),
+                    job.backend.shape_policy,
+                    job.full,
+                    job.quantized,
+                    lambda fraction, message: on_stage("parity", 0.65 + 0.35 * fraction, message),
+                )
+            known |= {"parity": outcome.parity, "quality": outcome.quality}
+            if not outcome.parity.passed:
+                on_stage("bisect", 1.0, "looking for the first stage that differs")
+                with clock.stage("bisect"):
+                    where = _bisect(job, lowered, path)
+                known["parity"] = _with_first_difference(outcome.parity, where)
+                raise _Failure(f"{_missed(outcome.parity)}; the first stage that differs: {where}")
+            known |= {"status": job.backend.verified_as, "file": name}
+            known |= {"size_bytes": info.size_bytes, "sha256": info.sha256}
+        except Exception as error:  # whatever a backend raises is this cell's failure and no other's
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
+            known |= {"status": Status.FAILED, "failed_stage": stage, "reason": _reason(error)}
+    notes = [*job.notes, *_tied_note(job, known.get("size_bytes"))]
+    return Cell(
+        backend=job.backend.name,
+        precision=job.precision,
+        shape_policy=job.backend.shape_policy,
+        attention=job.attention,
+        seconds=clock.seconds,
+        peak_rss_bytes=peak.rss_bytes,
+        notes=notes,
+        **known,
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _Failure | runtime.RuntimeFailed):
+        return str(error)
+    if isinstance(error, PtebotError):
+        return error.what
+    _LOG.exception("a cell failed")
+    return f"{type(error).__name__}: {shown(error)}"
+
+
+def _missed(found: Parity) -> str:
+    missed = [
+        f"{figure.name} is {figure.value:.3g} where {figure.relation} {figure.bound:.3g} is wanted "
+        f"(against {comparison.against})"
+        for comparison in found.comparisons
+        for figure in comparison.figures
+        if not figure.passed and figure.bound is not None
+    ]
+    return "parity bounds are not met: " + ", ".join(missed)
+
+
+def _with_first_difference(found: Parity, where: str) -> Parity:
+    from dataclasses import replace
+
+    return replace(found, first_difference=where)
+
+
+def _bisect(job: Job, lowered: lower.Lowered, path: Path) -> str:
+    reference = job.full if job.quantized is None else job.quantized
+    limit = bounds.COST_FLOOR if job.quantized is not None else next(
+        bound.value for bound in bounds.BOUNDS if (bound.kind, bound.name) == ("exact", "kl_mean")
+    )
+    stages = bisect.stages_of(job.module, job.exported, lowered.edge, lambda: runtime.load(path))
+    return bisect.first_difference(stages, reference, job.backend.shape_policy, limit)
+
+
+def _tied_note(job: Job, size_bytes: int | None) -> list[str]:
+    model = job.module.model
+    output = model.get_output_embeddings()
+    if size_bytes is None or output is None or job.quantized is not None:
+        return []
+    table = model.get_input_embeddings().weight
+    once = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    table_bytes = table.numel() * table.element_size()
+    if output.weight is table and size_bytes >= once + 0.9 * table_bytes:
+        return [
+            f"the tied embedding is stored twice ({table_bytes / 1e6:,.1f} MB more): the delegate keeps its own copy "
+            "for the output layer"
+        ]
+    return []
+
+
+def file_name(ckpt: Checkpoint, backend: str, precision: str) -> str:
+    """``<backend>/<model>_<backend>_<precision>.pte``."""
+    return f"{backend}/{ckpt.info.name}_{backend}_{precision}.pte"

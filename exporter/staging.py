@@ -1,0 +1,76 @@
+"""Write a directory as a whole or not at all.
+
+Everything is written into a hidden sibling of the output directory and moved into place by one rename, so a
+kill at any moment leaves either nothing under the output's name or all of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from exporter.errors import DiskFull, OutputNotEmpty
+
+
+def check_empty(out_dir: Path) -> None:
+    """Refuse an output directory that holds anything.
+
+    Raises:
+        OutputNotEmpty: it exists and is a file or a directory with entries.
+    """
+    if out_dir.is_symlink() or out_dir.is_file():
+        raise OutputNotEmpty(f"{out_dir} is a file or a link, not a directory.")
+    if out_dir.is_dir() and (found := next(iter(sorted(out_dir.iterdir())), None)) is not None:
+        raise OutputNotEmpty(f"{out_dir} is not empty: it holds {found.name}.")
+
+
+def check_space(out_dir: Path, needed_bytes: int) -> None:
+    """Refuse when the disk of ``out_dir`` has less than ``needed_bytes`` free.
+
+    Raises:
+        DiskFull: with both figures.
+    """
+    parent = next(path for path in (out_dir.absolute(), *out_dir.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(parent).free
+    if free < needed_bytes:
+        raise DiskFull(
+            f"The export may need {needed_bytes / 1e6:,.0f} MB below {parent}, where {free / 1e6:,.0f} MB are free."
+        )
+
+
+@contextmanager
+def staged(out_dir: Path) -> Iterator[Path]:
+    """A directory to write into; moved to ``out_dir`` when the block ends well, removed when it does not.
+
+    Raises:
+        DiskFull: the disk ran full while writing.
+        OutputNotEmpty: something appeared in ``out_dir`` meanwhile.
+    """
+    check_empty(out_dir)
+    with disk_full_is_typed(out_dir):
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", suffix=".partial", dir=out_dir.parent))
+    try:
+        with disk_full_is_typed(out_dir):
+            yield work
+            work.chmod(0o755)
+            check_empty(out_dir)
+            os.replace(work, out_dir)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def disk_full_is_typed(out_dir: Path) -> Iterator[None]:
+    """Turn "no space left" into ``DiskFull``; every other error passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFull(f"The disk of {out_dir} ran full ({error.strerror}); nothing was left behind.") from None
+        raise
