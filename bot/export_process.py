@@ -11,7 +11,8 @@ import hashlib
 import json
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -68,17 +69,33 @@ def run_export(
         ExporterFailed: the child ended without a report or a typed error.
         OutputNotTrusted: the report and the files beside it do not agree.
     """
-    with tempfile.TemporaryDirectory(prefix="ptebot-spec-") as scratch:
-        spec_file = Path(scratch, "spec.json")
-        spec_file.write_text(json.dumps(specs.to_dict(spec)), encoding="utf-8")
+    with _spec_file(spec) as path:
         run_stages(
             "exporter",
-            [str(spec_file), str(model_dir.absolute()), str(out_dir.absolute())],
+            [path, str(model_dir.absolute()), str(out_dir.absolute())],
             on_progress=on_progress,
             on_log=on_log,
             good_exits=(0, NoGoodCell.exit_code),
         )
     return load_output(out_dir)
+
+
+def check_spec(spec: ExportSpec, *, on_log: OnLog = _silent) -> None:
+    """Refuse what the exporter would refuse of a spec alone, before anything is downloaded.
+
+    Raises:
+        UnknownBackend, UnknownPrecision, UnsupportedCombination: as ``exporter.plan`` says.
+    """
+    with _spec_file(spec) as path:
+        run_stages("exporter.available", [path], on_log=on_log)
+
+
+@contextmanager
+def _spec_file(spec: ExportSpec) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="ptebot-spec-") as scratch:
+        path = Path(scratch, "spec.json")
+        path.write_text(json.dumps(specs.to_dict(spec)), encoding="utf-8")
+        yield str(path)
 
 
 def run_stages(

@@ -17,7 +17,7 @@ from bot.hubapi import TreeFile
 from bot.plan import small_files
 from bot.publish.card import REPO_ID
 from exporter.errors import InvalidModelDirectory, OutputNotEmpty
-from exporter.spec import ExportSpec, ModelRef
+from exporter.spec import ModelRef
 
 
 @dataclass(frozen=True)
@@ -128,18 +128,6 @@ def as_copy_of(source: LocalModel, repo_id: str, *, endpoint: str, token: str | 
     found = fetch.resolve(repo_id, None, endpoint=endpoint, token=token)
     unchanged.check_same_model(source.tree, found.tree, found.repo_id)
     return LocalModel(source.directory, ModelRef(repo_id=found.repo_id, revision=found.revision))
-
-
-def check_spec(spec: ExportSpec) -> None:
-    """Refuse what the exporter would refuse of a spec alone, before anything is downloaded.
-
-    Raises:
-        UnknownBackend, UnknownPrecision, UnsupportedCombination: as ``exporter.plan`` says.
-    """
-    # Imported late: it comes with torch, which takes seconds to load.
-    from exporter.plan import plan
-
-    plan(spec)
 
 
 def check_output(out: Path) -> None:

@@ -38,7 +38,8 @@ def command(
     source = sources.open_model(model, revision=revision, endpoint=endpoint)
     asked = build_spec(model=source.ref, **spec)
     out = out if out is not None else Path("ptebot-out", source.ref.name or "model")
-    sources.check_spec(asked)
+    if isinstance(source, sources.HubModel):
+        export_process.check_spec(asked, on_log=console.log)
     sources.check_output(out)
     with console.progress() as show:
         directory = source.fetch(show)
