@@ -204,7 +204,7 @@ def _convert(gguf: Path, out: Path, progress: Report) -> None:
         model = AutoModelForCausalLM.from_pretrained(
             where, gguf_file=name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
-    model.to(dtype=torch.bfloat16)
+    model.bfloat16()
     for trace in ("quantization_config", "_model_name_or_path"):
         if hasattr(model.config, trace):
             delattr(model.config, trace)
