@@ -27,6 +27,8 @@ from exporter.errors import PtebotError
 
 PLAIN_WIDTH = 150
 """Columns of a table where no terminal says how wide it is."""
+SIGN_OF_LIFE_SECONDS = 10.0
+"""Between two plain lines of one stage."""
 
 
 def clean(text: str) -> str:
@@ -121,18 +123,19 @@ def _label(item: Progress) -> str:
 
 
 def _plain_lines(console: RichConsole) -> Callable[[Progress], None]:
-    """One line for each new stage, cell or message: a log, not a film."""
+    """One line for each new stage of each cell, and a sign of life in a long one: a log, not a film."""
     started = time.monotonic()
-    last = ""
+    stage, last, shown = "", "", started
 
     def show(item: Progress) -> None:
-        nonlocal last
-        label = _label(item)
-        if label == last:
+        nonlocal stage, last, shown
+        label, now = _label(item), time.monotonic()
+        key = f"{item.stage} {item.backend} {item.precision}"
+        if label == last or (key == stage and now - shown < SIGN_OF_LIFE_SECONDS):
             return
-        last = label
+        stage, last, shown = key, label, now
         percent = "     " if item.fraction is None else f"{item.fraction:4.0%} "
-        console.print(Text(f"[{time.monotonic() - started:7.1f} s] {percent}{label}"), soft_wrap=True)
+        console.print(Text(f"[{now - started:7.1f} s] {percent}{label}"), soft_wrap=True)
 
     return show
 

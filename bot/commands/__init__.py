@@ -10,6 +10,7 @@ COMMANDS = {
     "inspect": "bot.commands.inspect:command",
     "rebuild": "bot.commands.rebuild:command",
     "localhub": "bot.localhub.cli:localhub_command",
+    "demo": "bot.commands.demo:command",
     "doctor": "bot.commands.doctor:command",
 }
 """Name to ``module:attribute``, in the order of the help text."""
