@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
+import fcntl
+import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,17 +26,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bot.localhub import commits, discussion_routes, files, lfs, models, webhooks
+from bot.localhub import commits, discussion_pages, discussion_routes, files, githttp, lfs, models, pages, webhooks
 from bot.localhub.accounts import Accounts, Caller
 from bot.localhub.context import SLASH, Call, Hub, Limits, reply
 from bot.localhub.database import Database
 from bot.localhub.deliveries import Deliveries
-from bot.localhub.errors import HubError
+from bot.localhub.errors import HubError, InvalidHubData
 from bot.localhub.repos import Repos
 
 Handler = Callable[[Call], Response]
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
-log = logging.getLogger(__name__)
 
 
 def open_hub(data: Path, limits: Limits | None = None) -> Hub:
@@ -44,8 +44,12 @@ def open_hub(data: Path, limits: Limits | None = None) -> Hub:
     Raises:
         InvalidHubData: the directory holds something else.
     """
-    data.mkdir(parents=True, exist_ok=True)
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidHubData(f"{data} is not a directory") from error
     data = data.resolve()
+    lock = _only_process(data)
     database = Database(data / "hub.sqlite3")
     accounts = Accounts(database)
     with database.transaction():
@@ -60,7 +64,23 @@ def open_hub(data: Path, limits: Limits | None = None) -> Hub:
         repos=Repos(database, accounts, data / "repos"),
         deliveries=Deliveries(database, accounts),
         signing_key=key,
+        lock_file=lock,
     )
+
+
+def _only_process(data: Path) -> int:
+    """A lock on the data directory that ends with this process, or with ``Hub.close``.
+
+    Raises:
+        InvalidHubData: another process serves this directory.
+    """
+    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise InvalidHubData(f"{data} is in use by another local Hub") from error
+    return descriptor
 
 
 def create_app(hub: Hub, *, hosts: list[str] | None = None) -> Starlette:
@@ -71,7 +91,7 @@ def create_app(hub: Hub, *, hosts: list[str] | None = None) -> Starlette:
         hub.deliveries.start()
         yield
         await run_in_threadpool(hub.deliveries.stop)
-        hub.database.close()
+        hub.close()
 
     return Starlette(
         routes=_routes(hub),
@@ -151,12 +171,31 @@ def _routes(hub: Hub) -> list[BaseRoute]:
         api("POST", w + "/{id}/{action}", webhooks.switch),
         api("POST", "/{ns}/{name}.git/info/lfs/objects/batch", lfs.batch),
         api("POST", "/{ns}/{name}.git/info/lfs/objects/verify", lfs.verify),
+        *(
+            route
+            for name in ("/{ns}/{name}.git", "/{ns}/{name}")
+            for route in (
+                api("GET", name + "/info/refs", githttp.advertise),
+                api("POST", name + "/git-upload-pack", githttp.upload_pack, githttp.MAX_REQUEST),
+            )
+        ),
         streaming("PUT", upload, lfs.put),
         streaming("PUT", upload + "/{part:int}", lfs.put),
         streaming("GET", upload, lfs.get),
         api("POST", upload + "/complete", lfs.complete),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         api("GET", "/{ns}/{name}/resolve/{rev}/{path:path}", files.resolve),
+        api("GET", "/", pages.index),
+        api("GET", "/login", pages.login),
+        api("GET", "/{ns}", pages.index),
+        api("GET", "/{ns}/{name}", pages.card),
+        api("GET", "/{ns}/{name}/tree/{rev}", pages.tree),
+        api("GET", "/{ns}/{name}/tree/{rev}/{path:path}", pages.tree),
+        api("GET", "/{ns}/{name}/blob/{rev}/{path:path}", pages.blob),
+        api("GET", "/{ns}/{name}/commits/{rev}", pages.commits),
+        api("GET", "/{ns}/{name}/commit/{rev}", pages.commit),
+        api("GET", "/{ns}/{name}/discussions", discussion_pages.listing),
+        api("GET", "/{ns}/{name}/discussions/{num}", discussion_pages.show),
     ]
 
 

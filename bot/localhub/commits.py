@@ -67,6 +67,8 @@ def commit(call: Call) -> Response:
         _check_may_commit(call, repo, ref or "")
     if ref is None:
         raise revision_not_found(rev)
+    if not ref.startswith("refs/heads/") and (creating or not ref.startswith("refs/pr/")):
+        raise bad_request("Commits go to a branch, or to a pull request's ref; a pull request starts from a branch")
     request = commit_body.parse(call)
     _receive_large(call, repo, request)
     with call.hub.locks[repo.id]:

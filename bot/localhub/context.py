@@ -6,6 +6,7 @@ Handlers are plain functions ``(Call) -> Response`` that run in a worker thread,
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -52,8 +53,14 @@ class Hub:
     repos: Repos
     deliveries: Deliveries
     signing_key: bytes
+    lock_file: int
     locks: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
     """One lock per repository id (and per purpose): the writers of one repository take turns."""
+
+    def close(self) -> None:
+        """Let go of the data directory; the hub is of no use afterwards."""
+        self.database.close()
+        os.close(self.lock_file)
 
 
 @dataclass

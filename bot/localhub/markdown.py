@@ -152,6 +152,7 @@ def rendered_diff(old: str, new: str, base: str = "", context: int = 1) -> list[
                 result.append(Block("gap", f"{hidden} unchanged block{'s' if hidden > 1 else ''}"))
             result += [Block("same", render(text, base)) for text in after[b1 - tail : b1]]
             continue
-        result += [Block("removed", render(text, base)) for text in before[a0:a1]]
-        result += [Block("added", render(text, base)) for text in after[b0:b1]]
+        # Neighbours of one kind are one block to look at, and references between them resolve.
+        result += [Block("removed", render("\n\n".join(before[a0:a1]), base))] if a1 > a0 else []
+        result += [Block("added", render("\n\n".join(after[b0:b1]), base))] if b1 > b0 else []
     return result

@@ -144,6 +144,8 @@ def info(call: Call) -> Response:
 
 def auth_check(call: Call) -> Response:
     """GET /api/models/{repo}/auth-check[/write]: 200 when the caller may read (or write)."""
+    if call.param("what") not in ("", "write"):
+        raise HubError(404, "Unknown check")
     call.repo(Level.WRITE if call.param("what") else Level.READ)
     return reply({})
 

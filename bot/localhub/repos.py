@@ -69,6 +69,8 @@ class Repos:
         for directory in self._root.iterdir():
             if directory.name not in known:
                 shutil.rmtree(directory)
+            else:
+                shutil.rmtree(directory / "incoming", ignore_errors=True)  # uploads that nobody will finish
 
     def find(self, owner: str, name: str) -> Repo | None:
         row = self._db.row(
