@@ -31,7 +31,9 @@ SMALL_FILES = (
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "sentencepiece.bpe.model",
     "tekken.json",
+    "tiktoken.model",
     "chat_template.jinja",
     "chat_template.json",
 )

@@ -23,8 +23,8 @@ SAFE_PATH = re.compile(r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+(?:/(?!\.{1,2}(?:/|\
 
 def one_line(value: object, limit: int = 400) -> str:
     """``value`` on one line without unseen characters, cut after ``limit`` characters."""
-    spaced = " ".join(str(value).split())
-    seen = "".join(character for character in spaced if unicodedata.category(character) not in _UNSEEN)
+    spaced = (" " if character.isspace() else character for character in str(value))
+    seen = " ".join("".join(one for one in spaced if unicodedata.category(one) not in _UNSEEN).split())
     return seen if len(seen) <= limit else seen[: limit - 1].rstrip() + "…"
 
 
