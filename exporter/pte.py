@@ -60,6 +60,16 @@ def read(path: Path) -> PteInfo:
         InvalidPte: not there, not a whole ExecuTorch program, or without a ``forward`` method.
     """
     try:
+        return _read(path)
+    except (InvalidPte, MemoryError):
+        raise
+    except Exception as error:
+        # A damaged table deserializes into objects with holes; what then fails first is anyone's guess.
+        raise InvalidPte(f"{path} is not a whole ExecuTorch program ({type(error).__name__}).") from None
+
+
+def _read(path: Path) -> PteInfo:
+    try:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidPte(f"{path} cannot be read: {error.strerror}.") from None
