@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fcntl
-import os
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,61 +23,24 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bot.localhub import commits, discussion_pages, discussion_routes, files, githttp, lfs, models, pages, webhooks
-from bot.localhub.accounts import Accounts, Caller
-from bot.localhub.context import SLASH, Call, Hub, Limits, reply
-from bot.localhub.database import Database
-from bot.localhub.deliveries import Deliveries
-from bot.localhub.errors import HubError, InvalidHubData
-from bot.localhub.repos import Repos
+from bot.localhub import (
+    branches,
+    commits,
+    discussion_pages,
+    discussion_routes,
+    files,
+    githttp,
+    lfs,
+    models,
+    pages,
+    webhooks,
+)
+from bot.localhub.accounts import Caller
+from bot.localhub.context import SLASH, Call, Hub, reply
+from bot.localhub.errors import HubError
 
 Handler = Callable[[Call], Response]
 LOCAL_NAMES = ["127.0.0.1", "localhost", "[::1]", "::1"]
-
-
-def open_hub(data: Path, limits: Limits | None = None) -> Hub:
-    """The hub that a data directory holds; made when it is new, repaired when its process had been killed.
-
-    Raises:
-        InvalidHubData: the directory holds something else.
-    """
-    try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InvalidHubData(f"{data} is not a directory") from error
-    data = data.resolve()
-    lock = _only_process(data)
-    database = Database(data / "hub.sqlite3")
-    accounts = Accounts(database)
-    with database.transaction():
-        database.run("INSERT OR IGNORE INTO settings VALUES ('signing_key', ?)", secrets.token_hex(32))
-    row = database.row("SELECT value FROM settings WHERE key = 'signing_key'")
-    key = bytes.fromhex(row["value"]) if row else b""
-    return Hub(
-        data=data,
-        limits=limits or Limits(),
-        database=database,
-        accounts=accounts,
-        repos=Repos(database, accounts, data / "repos"),
-        deliveries=Deliveries(database, accounts),
-        signing_key=key,
-        lock_file=lock,
-    )
-
-
-def _only_process(data: Path) -> int:
-    """A lock on the data directory that ends with this process, or with ``Hub.close``.
-
-    Raises:
-        InvalidHubData: another process serves this directory.
-    """
-    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise InvalidHubData(f"{data} is in use by another local Hub") from error
-    return descriptor
 
 
 def create_app(hub: Hub, *, hosts: list[str] | None = None) -> Starlette:
@@ -136,12 +96,12 @@ def _routes(hub: Hub) -> list[BaseRoute]:
         api("GET", m + "/auth-check", models.auth_check),
         api("GET", m + "/auth-check/{what}", models.auth_check),
         api("PUT", m + "/settings", models.settings),
-        api("POST", m + "/branch/{rev}", models.create_branch),
-        api("DELETE", m + "/branch/{rev}", models.delete_branch),
-        api("POST", m + "/tag/{rev}", models.create_tag),
-        api("DELETE", m + "/tag/{rev}", models.delete_tag),
+        api("POST", m + "/branch/{rev}", branches.create_branch),
+        api("DELETE", m + "/branch/{rev}", branches.delete_branch),
+        api("POST", m + "/tag/{rev}", branches.create_tag),
+        api("DELETE", m + "/tag/{rev}", branches.delete_tag),
         api("POST", m + "/lfs-files/duplicate", models.duplicate_files),
-        api("GET", m + "/refs", files.refs),
+        api("GET", m + "/refs", branches.refs),
         api("GET", m + "/commits/{rev}", files.commits),
         api("GET", m + "/compare/{compare}", files.compare),
         api("GET", m + "/tree/{rev}", files.tree),

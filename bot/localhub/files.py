@@ -97,22 +97,6 @@ def compare(call: Call) -> Response:
     return Response(text, media_type="text/plain") if call.flag("raw") else reply(text)
 
 
-def refs(call: Call) -> Response:
-    """GET .../refs[?include_prs=1]."""
-    git = call.repo().git()
-
-    def under(prefix: str, strip: str) -> list[dict[str, str]]:
-        return [{"name": name.removeprefix(strip), "ref": name, "targetCommit": oid} for name, oid in git.refs(prefix)]
-
-    value = {
-        "branches": under("refs/heads/", "refs/heads/"), "tags": under("refs/tags/", "refs/tags/"),
-        "converts": under("refs/convert/", "refs/convert/"),
-    }  # fmt: skip
-    if call.flag("include_prs"):
-        value["pullRequests"] = under("refs/pr/", "refs/pr/")
-    return reply(value)
-
-
 def xet_token(call: Call) -> Response:
     """GET .../xet-read-token/{rev} and .../xet-write-token/{rev} (``None?create_pr=1`` for a new pull request)."""
     kind = "write" if call.param("kind") == "write" else "read"

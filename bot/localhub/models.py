@@ -11,12 +11,12 @@ from starlette.responses import Response
 from bot.localhub import markdown, payloads
 from bot.localhub.accounts import Level, User
 from bot.localhub.context import Call, reply, text_field
-from bot.localhub.errors import HubError, bad_request, forbidden, revision_not_found
+from bot.localhub.errors import HubError, bad_request, forbidden
 from bot.localhub.files import iso
 from bot.localhub.gitrepo import GitRepo
 from bot.localhub.lfs import object_store
 from bot.localhub.objects import check_sha256
-from bot.localhub.repos import RefUpdate, Repo
+from bot.localhub.repos import Repo
 
 _INFO = ("author", "cardData", "createdAt", "disabled", "downloads", "gated", "lastModified", "library_name", "likes",
          "pipeline_tag", "private", "sha", "siblings", "tags", "usedStorage")  # fmt: skip
@@ -161,36 +161,6 @@ def validate_yaml(call: Call) -> Response:
     return reply({"errors": errors, "warnings": warnings}, 400 if errors else 200)
 
 
-def create_branch(call: Call) -> Response:
-    """POST /api/models/{repo}/branch/{rev} {startingPoint?, overwrite?}."""
-    repo = call.repo(Level.WRITE)
-    body = call.json()
-    start = body.get("startingPoint") or "main"
-    if not isinstance(start, str):
-        raise bad_request("startingPoint must name a revision")
-    oid = str(repo.git().commit(start).id)
-    return _new_ref(call, repo, f"refs/heads/{call.param('rev')}", oid, overwrite=body.get("overwrite") is True)
-
-
-def delete_branch(call: Call) -> Response:
-    """DELETE /api/models/{repo}/branch/{rev}; main stays."""
-    if call.param("rev") == "main":
-        raise forbidden("The branch main cannot be deleted")
-    return _drop_ref(call, f"refs/heads/{call.param('rev')}")
-
-
-def create_tag(call: Call) -> Response:
-    """POST /api/models/{repo}/tag/{rev} {tag, message?}."""
-    repo = call.repo(Level.WRITE)
-    oid = str(repo.git().commit(call.param("rev")).id)
-    return _new_ref(call, repo, f"refs/tags/{text_field(call.json(), 'tag', 1, 200)}", oid)
-
-
-def delete_tag(call: Call) -> Response:
-    """DELETE /api/models/{repo}/tag/{rev}."""
-    return _drop_ref(call, f"refs/tags/{call.param('rev')}")
-
-
 def duplicate_files(call: Call) -> Response:
     """POST /api/models/{repo}/lfs-files/duplicate {target, files}: large files for another repository to commit."""
     source = object_store(call.hub, call.repo())
@@ -249,34 +219,6 @@ def _json_safe(value: Any) -> Any:
     if value is None or isinstance(value, str | bool | int):
         return value
     return value if isinstance(value, float) and math.isfinite(value) else str(value)
-
-
-def _new_ref(call: Call, repo: Repo, ref: str, oid: str, *, overwrite: bool = False) -> Response:
-    if not pygit2.reference_is_valid_name(ref) or ("/" in ref.split("/", 2)[2] and ref.split("/")[2] == "refs"):
-        raise bad_request("Invalid name for a branch or tag")
-    with call.hub.locks[repo.id]:
-        git = repo.git()
-        known = git.ref_of(ref)
-        if known and not overwrite:
-            raise HubError(409, f"{ref} exists already")
-        old = str(git.commit(ref).id) if known else None
-        if any(name.startswith(f"{ref}/") or ref.startswith(f"{name}/") for name, _ in git.refs("refs/")):
-            raise HubError(409, f"{ref} cannot stand beside a ref that is part of its name")
-        updates = call.hub.repos.publish(repo, lambda: [RefUpdate(ref, old, oid)])
-    payloads.content(call, repo, updates)
-    return reply({})
-
-
-def _drop_ref(call: Call, ref: str) -> Response:
-    repo = call.repo(Level.WRITE)
-    with call.hub.locks[repo.id]:
-        git = repo.git()
-        if not git.ref_of(ref):
-            raise revision_not_found(ref)
-        old = str(git.commit(ref).id)
-        updates = call.hub.repos.publish(repo, lambda: [RefUpdate(ref, old, None)])
-    payloads.content(call, repo, updates)
-    return reply({})
 
 
 def _named(call: Call, full_name: str, need: Level) -> Repo:

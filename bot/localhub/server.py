@@ -12,9 +12,10 @@ from pathlib import Path
 
 import uvicorn
 
-from bot.localhub.app import LOCAL_NAMES, create_app, open_hub
+from bot.localhub.app import LOCAL_NAMES, create_app
 from bot.localhub.context import Hub
 from bot.localhub.errors import PortTaken, UnsafeHost
+from bot.localhub.hub import open_hub
 
 ADMIN = "admin"
 TOKEN_FILE = "admin-token"  # noqa: S105 - a file's name

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 import uvicorn
 from starlette.responses import JSONResponse
@@ -22,15 +23,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bot.localhub import server
 from bot.localhub.accounts import OrgRole, TokenRole
-from bot.localhub.app import create_app, open_hub
+from bot.localhub.app import create_app
 from bot.localhub.context import Hub, Limits
+from bot.localhub.hub import open_hub
 
 RECORDED = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and its reply; bodies are decoded JSON (ndjson: a list), or None when they are not JSON."""
+    """One request and its reply; bodies are decoded JSON (ndjson: a list; a form: name -> values), or None for others."""
 
     method: str
     path: str
@@ -99,7 +101,7 @@ class Tap:
                 await send(message)
 
         if fault and fault.action == "drop_before":
-            self._abort(scope)
+            await self._abort(scope)
             return
         if fault and isinstance(fault.action, int):
             while (await reading()).get("more_body"):
@@ -118,13 +120,14 @@ class Tap:
             )
         )  # fmt: skip
         if fault and fault.action == "drop":
-            self._abort(scope)
+            await self._abort(scope)
 
-    def _abort(self, scope: Scope) -> None:
+    async def _abort(self, scope: Scope) -> None:
         """Close the client's connection without a word."""
         for connection in list(self.server.server_state.connections) if self.server else []:
             if connection.client == scope["client"]:  # type: ignore[union-attr]
                 connection.transport.abort()
+        await asyncio.sleep(0.01)  # until uvicorn has noticed, or it would report an unanswered request
 
 
 @dataclass
@@ -191,6 +194,8 @@ def _decode(content_type: str, body: bytes) -> Any:
             return [json.loads(line) for line in body.splitlines() if line.strip()]
         if "json" in content_type and body:
             return json.loads(body)
+        if content_type.startswith("application/x-www-form-urlencoded"):
+            return parse_qs(body.decode())
     except ValueError:
         pass  # recorded as None: what is not JSON is none of the recorder's business
     return None
