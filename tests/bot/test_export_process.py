@@ -16,8 +16,9 @@ from bot.errors import ExporterFailed, OutputNotTrusted
 from bot.export_process import Progress
 from exporter import report as reports
 from exporter.errors import NotACausalLM, NotEnoughMemory
-from exporter.report import Status
-from tests.bot.reports import cell, report, write
+from tests.bot.reports import cell, failed, report, write
+
+ONE_FILE = report([cell()])
 
 
 def stages(code: str, **options: Any) -> tuple[list[Progress], dict[str, Any] | None]:
@@ -79,41 +80,41 @@ def test_a_typed_failure_and_exit_code_0_is_no_failure() -> None:
 
 
 def test_an_output_that_agrees_with_its_report_is_taken(tmp_path: Path) -> None:
-    made = report(cell(), cell(precision="8da4w", status=Status.FAILED, file=None, size_bytes=None, sha256=None))
-    write(tmp_path, made)
+    made = report([cell(), failed()])
+    write(made, tmp_path)
     assert export_process.load_output(tmp_path) == made
 
 
 def test_other_bytes_are_refused(tmp_path: Path) -> None:
-    write(tmp_path, report())
-    path = tmp_path / "portable/tiny_portable_fp32.pte"
+    write(ONE_FILE, tmp_path)
+    path = tmp_path / "xnnpack/tiny_xnnpack_fp32.pte"
     path.write_bytes(path.read_bytes()[::-1])
     with pytest.raises(OutputNotTrusted, match="SHA-256"):
         export_process.load_output(tmp_path)
 
 
 def test_another_size_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, report())
-    (tmp_path / "portable/tiny_portable_fp32.pte").write_bytes(b"")
+    write(ONE_FILE, tmp_path)
+    (tmp_path / "xnnpack/tiny_xnnpack_fp32.pte").write_bytes(b"")
     with pytest.raises(OutputNotTrusted, match="0 bytes"):
         export_process.load_output(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "portable/../../secret", "", "portable", "gone.pte"])
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "portable/../../secret", "", "xnnpack", "gone.pte"])
 def test_a_file_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
-    write(out, report())
+    write(ONE_FILE, out)
     (tmp_path / "secret").write_text("secret")
-    (out / "report.json").write_text(reports.dumps(report(cell(file=name))))
+    (out / "report.json").write_text(reports.dumps(report([cell(file=name)])))
     with pytest.raises(OutputNotTrusted):
         export_process.load_output(out)
 
 
-@pytest.mark.parametrize("link", ["portable/tiny_portable_fp32.pte", "portable", "report.json"])
+@pytest.mark.parametrize("link", ["xnnpack/tiny_xnnpack_fp32.pte", "xnnpack", "report.json"])
 def test_a_link_is_refused(tmp_path: Path, link: str) -> None:
     """A link could lead to any file of the person who publishes."""
     out = tmp_path / "out"
-    write(out, report())
+    write(ONE_FILE, out)
     (out / link).rename(tmp_path / "elsewhere")
     (out / link).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OutputNotTrusted):
