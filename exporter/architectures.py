@@ -40,7 +40,7 @@ TAKEN = (
     "diffllama", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "flex_olmo", "flint", "gemma",
     "gemma2", "gemma3_text", "gemma4_text", "gemma4_unified_text", "glm", "glm4", "glm4_moe", "gpt-sw3", "gpt2",
     "gpt_bigcode", "gpt_neox", "gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granite_swa", "granitemoe",
-    "granitemoe_swa", "granitemoeshared", "helium", "hrm_text", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3",
+    "granitemoe_swa", "granitemoeshared", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3",
     "hyperclovax", "internlm3", "iquestcoder", "jais2", "kolibri1", "laguna", "lfm2", "llama", "mellum",
     "minimax_m2", "minimax_m3_vl_text", "ministral", "ministral3", "mistral", "mixtral", "nanochat", "nemotron",
     "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
@@ -74,7 +74,7 @@ _NEVER = frozenset(
 # Upper bounds of whole numbers by what their names say, first match counts. 10,485,760 positions are the most so far.
 _BOUNDS = (
     (re.compile(r"position|seq_len|n_ctx|context_len"), 1 << 24),
-    (re.compile(r"layer|block|expert|label|head|group|stage|depth"), 100_000),
+    (re.compile(r"^num_|^n_(?!vocab)|(layers?|blocks?|experts?|heads?|groups?|labels?)$"), 100_000),
     (re.compile(""), (1 << 63) - 1),
 )
 
@@ -108,8 +108,12 @@ def read_config(raw: dict[str, Any]) -> tuple[PreTrainedConfig, type[PreTrainedM
     if getattr(config, "is_encoder_decoder", False):
         raise NotACausalLM(f"The model ({kind}) has an encoder. {_choices()}")
     with guarded(InvalidModelDirectory, f"The model class of {kind} cannot be had"), quiet():
-        model_class = tables.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-        return config, cast(type[PreTrainedModel], model_class)
+        return config, class_of(config)
+
+
+def class_of(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The causal language model class that transformers has for a config."""
+    return cast(type[PreTrainedModel], tables.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
 
 
 def _check_architecture(kind: str, architectures: Any, has_encoder: bool) -> None:
@@ -157,7 +161,8 @@ def scrub(raw: dict[str, Any], config_class: type[PreTrainedConfig]) -> dict[str
         if key.startswith("_") or key in _NEVER:
             continue
         attribute = inspect.getattr_static(config_class, key, None)
-        if attribute is not None and key not in known | {"model_type"} and not isinstance(attribute, property):
+        settable = isinstance(attribute, property) and attribute.fset is not None
+        if attribute is not None and key not in known | {"model_type"} and not settable:
             continue
         clean[key] = value
     return clean

@@ -22,9 +22,9 @@ from exporter.errors import InvalidModelDirectory, UnsupportedModel, WeightsDoNo
 from exporter.guard import guarded, quiet, shown
 from exporter.weights import FLOATS, Tensor
 
-LARGEST_BUFFERS = 4 << 30
+LARGEST_BUFFERS = 1 << 30
 """Bytes of tables (masks, rotary and sinusoidal positions) that a model may compute for itself."""
-_MODULES = re.compile(r"layer|block|expert")
+_MODULES = re.compile(r"(layers?|blocks?|experts?)$")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def check(config: PreTrainedConfig, model_class: type[PreTrainedModel], attentio
     """
     _check_counts(config, tensors)
     config = copy.deepcopy(config)
+    padding = getattr(config, "pad_token_id", None)
     config.pad_token_id = None  # or some architectures look for it among the input's values, which meta has not
     with guarded(InvalidModelDirectory, "config.json makes no model"), quiet(), torch.device("meta"):
         model = model_class._from_config(config, dtype=torch.float32, attn_implementation=attention).eval()
@@ -62,6 +63,8 @@ def check(config: PreTrainedConfig, model_class: type[PreTrainedModel], attentio
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if outputs is None:
         raise UnsupportedModel(f"{model_class.__name__} has no output embedding.")
+    if isinstance(padding, int) and not -len(inputs.weight) <= padding < len(inputs.weight):
+        raise InvalidModelDirectory(f"config.json: pad_token_id {padding} is outside the vocabulary.")
     return Shape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tied=outputs.weight is inputs.weight,

@@ -163,8 +163,8 @@ def _check_length(path: Path) -> None:
 
 def _refuse_quantized(tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
-        last = tensor.name.rpartition(".")[2]
-        if last in _QUANTIZED or last.startswith("quant_state"):
+        *parents, last = tensor.name.split(".")
+        if last in _QUANTIZED or "quant_state" in parents:
             raise QuantizedCheckpoint(f"{tensor.file.name} holds {shown(tensor.name)}, as quantizers write it.")
         if last == "weight" and tensor.dtype not in FLOATS:
             raise QuantizedCheckpoint(f"{shown(tensor.name)} in {tensor.file.name} has dtype {tensor.dtype}.")
