@@ -47,7 +47,7 @@ def lower(
 
     if backend.core_ops_only and precision != "fp32":
         exported = exported.run_decompositions(decompositions())
-    with torch.no_grad(), workarounds.no_bilinear_search():
+    with torch.no_grad(), workarounds.only_passes_with_work():
         edge = to_edge_transform_and_lower(
             exported,
             partitioner=backend.partitioners(precision),

@@ -10,31 +10,67 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Ops whose decomposition the bilinear pass looks for always contain a gather by index tensors; a graph
-# without aten.index.Tensor cannot match any of its patterns.
-_BILINEAR_TRIGGERS = ("aten.index.Tensor", "aten.upsample_bilinear2d")
+# Pass of XNNPACKPassManager -> parts of operator names, one of which a graph must hold for the pass to change
+# anything; read from each pass's source in executorch 1.5.1, backends/xnnpack/_passes/. The bilinear patterns are
+# gathers by index tensors. Passes that are not listed always run.
+_TRIGGERS: dict[str, tuple[str, ...]] = {
+    "XNNPACKRemoveCloneOpsTransform": ("clone", "alias_copy", "lift_fresh_copy", "detach"),
+    "DimOrderOpsRevertPass": ("dim_order_ops",),
+    "ConvertToUpsampleBilinear2d": ("aten.index.Tensor", "aten.upsample_bilinear2d"),
+    "ConvertToLinearPass": ("aten.mm.", "aten.addmm.", "aten.bmm."),
+    "ConvertToSDPAPass": ("softmax", "scaled_dot_product"),
+    "FuseBatchNormPass": ("batch_norm",),
+    "DecomposeBatchNorm": ("batch_norm",),
+    "FuseActivationPass": ("aten.relu.", "aten.hardtanh."),
+    "DecomposeConcatenate": ("aten.cat.",),
+    "RemoveGetItemPass": ("max_pool2d", "aten.max.dim"),
+    "InsertPadQDQPass": ("constant_pad_nd",),
+    "Conv1dUnsqueezePass": ("convolution",),
+    "PReLUReshapePass": ("prelu",),
+    "RemoveRedundantCopyPass": ("_to_copy",),
+}
+
+
+def cannot_change(pass_name: str, graph: Any) -> bool:
+    """Whether an XNNPACK pass has nothing to do in a graph: none of the ops that it looks for is there."""
+    calls = [node for node in graph.nodes if node.op == "call_function"]
+    if pass_name == "PropagateCustomMetaPass":
+        return not any("custom" in node.meta for node in graph.nodes)
+    if pass_name == "ConstPropPass":
+        # It folds calls whose arguments are all plain constants.
+        return all(node.all_input_nodes for node in calls)
+    triggers = _TRIGGERS.get(pass_name)
+    if triggers is None:
+        return False
+    names = {str(node.target) for node in calls}
+    return not any(trigger in name for name in names for trigger in triggers)
 
 
 @contextmanager
-def no_bilinear_search() -> Iterator[None]:
-    """Skip XNNPACK's search for bilinear resizing in graphs that have no op of it.
+def only_passes_with_work() -> Iterator[None]:
+    """Skip XNNPACK's passes in partitions that hold none of the ops that they look for.
 
-    executorch 1.5.1, backends/xnnpack/_passes/convert_to_upsample_bilinear2d.py: the first XNNPACK lowering in
-    a process exports bilinear modules to get its patterns, and every partition is re-interpreted for them.
-    The finished file has the same bytes.
+    executorch 1.5.1, backends/xnnpack/_passes/__init__.py: 17 passes run over every partition, each of which
+    interprets it again under fake tensors; the one for bilinear resizing exports modules of its own to get its
+    patterns (~20 s, once a process). The finished file has the same bytes.
     """
-    from executorch.backends.xnnpack._passes.convert_to_upsample_bilinear2d import ConvertToUpsampleBilinear2d
-    from torch.fx.passes.infra.pass_base import PassResult
+    from executorch.backends.xnnpack._passes import XNNPACKPassManager
 
-    original = ConvertToUpsampleBilinear2d.call
+    original = XNNPACKPassManager.transform
 
-    def call(self: Any, graph_module: Any) -> Any:
-        if any(trigger in str(node.target) for node in graph_module.graph.nodes for trigger in _BILINEAR_TRIGGERS):
-            return original(self, graph_module)
-        return PassResult(graph_module, False)
+    def transform(self: Any) -> Any:
+        program, whole = self._exported_program, self.passes
+        try:
+            for one in whole:
+                if not cannot_change(one.__name__, program.graph):
+                    self._exported_program, self.passes = program, [one]
+                    program = original(self)
+            return program
+        finally:
+            self.passes = whole
 
-    ConvertToUpsampleBilinear2d.call = call
+    XNNPACKPassManager.transform = transform
     try:
         yield
     finally:
-        ConvertToUpsampleBilinear2d.call = original
+        XNNPACKPassManager.transform = original
