@@ -10,16 +10,14 @@ on Python 3.11.7; seeds are fixed, so that the same Python, libraries and CPU gi
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
 import math
 import platform
 import shutil
-import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import corpus
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn.functional import cross_entropy
@@ -33,77 +31,7 @@ CHAT_TEMPLATE = (
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-# Tables, tests and retired packages: much text, little language.
-LEFT_OUT = {"test", "tests", "encodings", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "site-packages"}
-HELD_OUT_CHARACTERS, HELD_OUT_BYTES = 1500, 18_000
 CHAT_REPEATS = 4  # a question is seen this often in one pass over the sources
-
-
-def _rank(name: str) -> str:
-    return hashlib.sha256(f"sample-model:{name}".encode()).hexdigest()
-
-
-def held_out(name: str) -> bool:
-    """Whether a document is kept from training: about one in 16, by the hash of its name alone."""
-    return int(_rank(name), 16) % 16 == 0
-
-
-def documents() -> dict[str, str]:
-    """Name to text: ``posixpath.py`` for a module's source, ``topic:assert`` for a topic of the documentation."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    found: dict[str, str] = {}
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        if not LEFT_OUT & set(name.parts) and not name.name.startswith("_sysconfigdata"):
-            found[name.as_posix()] = path.read_text("utf-8", errors="replace")
-    # pydoc_data/topics.py is one assignment of a dictionary: topic to reStructuredText.
-    assignment = ast.parse((root / "pydoc_data" / "topics.py").read_text("utf-8")).body[-1]
-    for topic, text in ast.literal_eval(assignment.value).items():  # type: ignore[attr-defined]
-        found[f"topic:{topic}"] = text
-    return {name: text for name, text in found.items() if text.strip()}
-
-
-def shares_passage(text: str, other: str) -> bool:
-    """Whether ``text`` has 180 characters in a row from ``other`` (copied code or licence; found from 120 on)."""
-    return any(text[start : start + 120] in other for start in range(0, max(len(text) - 120, 1), 60))
-
-
-def split() -> tuple[dict[str, str], dict[str, str]]:
-    """Documents to train on, and documents held out; one that was to be held out but is partly a copy is in neither."""
-    everything = documents()
-    train = {name: text for name, text in everything.items() if not held_out(name)}
-    joined = "\n".join(train.values())
-    held = {name: text for name, text in everything.items() if held_out(name) and not shares_passage(text, joined)}
-    return train, held
-
-
-def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and child.name[0] != "_":
-            if text := ast.get_docstring(child):
-                yield f"{prefix}.{child.name}", text
-            if isinstance(child, ast.ClassDef):
-                yield from _definitions(child, f"{prefix}.{child.name}")
-
-
-def questions(train: dict[str, str]) -> dict[str, str]:
-    """Qualified name to the first sentence of its docstring, of public definitions in training modules."""
-    found: dict[str, str] = {}
-    for name, text in train.items():
-        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        module = "os.path" if module == "posixpath" else module
-        if name.startswith("topic:") or any(part.startswith("_") for part in module.split(".")):
-            continue
-        for qualified, docstring in _definitions(ast.parse(text), module):
-            sentence = " ".join(docstring.split("\n\n")[0].split()).split(". ")[0].rstrip(".") + "."
-            if 15 <= len(sentence) <= 200:
-                found[qualified] = sentence
-    return found
-
-
-def question(name: str) -> str:
-    """The one way in which the chat turns ask."""
-    return f"What does {name} do?"
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -112,7 +40,7 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIAL, initial_alphabet=alphabet)  # type: ignore[call-arg]
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIAL, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[("<|bos|>", 0)])
     return PreTrainedTokenizerFast(
@@ -153,9 +81,9 @@ def token_stream(tokenizer: PreTrainedTokenizerFast, train: dict[str, str], step
         return torch.tensor(tokenizer.encode(text, add_special_tokens=False, verbose=False), dtype=torch.int32)
 
     pieces = [encode(f"<|bos|>{text}<|eos|>") for text in train.values()]
-    for name, answer in questions(train).items():
-        turns = [{"role": "user", "content": question(name)}, {"role": "assistant", "content": answer}]
-        pieces += [encode(tokenizer.apply_chat_template(turns, tokenize=False))] * CHAT_REPEATS
+    for name, answer in corpus.questions(train).items():
+        turns = [{"role": "user", "content": corpus.question(name)}, {"role": "assistant", "content": answer}]
+        pieces += [encode(str(tokenizer.apply_chat_template(turns, tokenize=False)))] * CHAT_REPEATS
     generator = torch.Generator().manual_seed(SEED)
     size, rest, given = BATCH * (CONTEXT + 1), torch.empty(0, dtype=torch.int32), 0
     while given < steps:
@@ -168,25 +96,6 @@ def token_stream(tokenizer: PreTrainedTokenizerFast, train: dict[str, str], step
         for batch in cut[torch.randperm(len(cut), generator=generator)].split(BATCH)[: steps - given]:
             given += 1
             yield batch.long()
-
-
-def read_held_out(path: Path) -> dict[str, str]:
-    """The documents of heldout.txt: each starts with a form feed and its name on one line."""
-    parts = path.read_text("utf-8").split("\f")[1:]
-    return {name: text for name, _, text in (part.partition("\n") for part in parts)}
-
-
-def excerpts(held: dict[str, str]) -> dict[str, str]:
-    """The start of each of the first held-out documents by hash, as much as heldout.txt holds."""
-    chosen: dict[str, str] = {}
-    budget = HELD_OUT_BYTES
-    for name in sorted(held, key=_rank):
-        text = held[name].replace("\f", "")[:HELD_OUT_CHARACTERS].rpartition("\n")[0] + "\n"
-        budget -= len(text.encode()) + len(name) + 2
-        if budget < 0:
-            break
-        chosen[name] = text
-    return chosen
 
 
 @torch.no_grad()
@@ -207,11 +116,11 @@ def save(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, held: dict[str, str], run: str
 ) -> None:
     """Write the model directory; the card's figures are of the weights as saved (bf16, computed in float32)."""
-    chosen = excerpts(held)
+    chosen = corpus.excerpts(held)
     (out / "heldout.txt").write_text("".join(f"\f{name}\n{text}" for name, text in chosen.items()), "utf-8")
     tokenizer.save_pretrained(out)
     # A copy, so that saving in bf16 leaves the weights that are still in training alone.
-    half = LlamaForCausalLM(model.config).to(torch.bfloat16)
+    half = LlamaForCausalLM(model.config).bfloat16()
     half.load_state_dict(model.state_dict())
     half.generation_config = model.generation_config
     half.config.dtype = torch.bfloat16
@@ -236,7 +145,7 @@ def train(out: Path, steps: int, save_every: int) -> None:
     """Train for ``steps`` batches of 4,096 tokens and write the directory every ``save_every`` and at the end."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    training, held = split()
+    training, held = corpus.split()
     tokenizer, model, started = make_tokenizer(list(training.values())), make_model(), time.monotonic()
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim == 1] + [model.model.embed_tokens.weight]
