@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch.export import ExportedProgram
+from transformers import PreTrainedModel
 
 from exporter import bisect, bounds, facts, lower, metadata, parity, pte, runtime
 from exporter.backends import Backend
@@ -109,7 +111,7 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
                 on_stage("bisect", 1.0, "looking for the first stage that differs")
                 with clock.stage("bisect"):
                     where = _bisect(job, lowered, path)
-                known["parity"] = _with_first_difference(outcome.parity, where)
+                known["parity"] = replace(outcome.parity, first_difference=where)
                 raise _Failure(f"{_missed(outcome.parity)}; the first stage that differs: {where}")
             known |= {"status": job.backend.verified_as, "file": name}
             known |= {"size_bytes": info.size_bytes, "sha256": info.sha256}
@@ -151,29 +153,25 @@ def _missed(found: Parity) -> str:
     return "parity bounds are not met: " + ", ".join(missed)
 
 
-def _with_first_difference(found: Parity, where: str) -> Parity:
-    from dataclasses import replace
-
-    return replace(found, first_difference=where)
-
-
 def _bisect(job: Job, lowered: lower.Lowered, path: Path) -> str:
     reference = job.full if job.quantized is None else job.quantized
-    limit = bounds.COST_FLOOR if job.quantized is not None else next(
-        bound.value for bound in bounds.BOUNDS if (bound.kind, bound.name) == ("exact", "kl_mean")
+    limit = (
+        bounds.COST_FLOOR
+        if job.quantized is not None
+        else next(bound.value for bound in bounds.BOUNDS if (bound.kind, bound.name) == ("exact", "kl_mean"))
     )
     stages = bisect.stages_of(job.module, job.exported, lowered.edge, lambda: runtime.load(path))
     return bisect.first_difference(stages, reference, job.backend.shape_policy, limit)
 
 
 def _tied_note(job: Job, size_bytes: int | None) -> list[str]:
-    model = job.module.model
+    model = cast(PreTrainedModel, job.module.model)
     output = model.get_output_embeddings()
     if size_bytes is None or output is None or job.quantized is not None:
         return []
-    table = model.get_input_embeddings().weight
+    table = cast(torch.Tensor, model.get_input_embeddings().weight)
     once = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    table_bytes = table.numel() * table.element_size()
+    table_bytes = table.nbytes
     if output.weight is table and size_bytes >= once + 0.9 * table_bytes:
         return [
             f"the tied embedding is stored twice ({table_bytes / 1e6:,.1f} MB more): the delegate keeps its own copy "

@@ -6,6 +6,7 @@ Used by every module of stage 3 (checkpoint) of the way of one request.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,13 +48,15 @@ def guarded(failure: type[PtebotError], what: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' own warnings and progress bars off the screen inside the block."""
+    """Keep warnings and transformers' own logs and progress bars off the screen inside the block."""
     logs = transformers.logging
     verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity_error()
     logs.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logs.set_verbosity(verbosity)
         if bars:

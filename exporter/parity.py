@@ -192,12 +192,15 @@ def run(
     full: Reference,
     quantized: Reference | None = None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
+    *,
+    graded: bool = False,
 ) -> Outcome:
     """Feed every text in every schedule and compare.
 
     Args:
         full: references of the full-precision model.
         quantized: references of the quantized eager model, for a quantized file; None for an exact one.
+        graded: grade the file by its distance from full precision even without ``quantized``.
     """
     tallies, schedules, tokens = _Tallies(), [], 0
     planned = list(passes(full.texts, full.end, shape_policy))
@@ -223,7 +226,7 @@ def run(
         schedules=schedules,
         comparisons=comparisons,
     )
-    quality = None if quantized is None else _quality(tallies.full)
+    quality = _quality(tallies.full) if graded or quantized is not None else None
     return Outcome(parity=parity, quality=quality, seconds=seconds, tokens=tokens)
 
 
@@ -266,9 +269,7 @@ def _compare(tallies: _Tallies, *, exact: bool) -> list[Comparison]:
 
 def _comparison(kind: str, against: str, values: dict[str, float]) -> Comparison:
     # JSON has no infinity: a logit that is not a number is reported as the largest float there is.
-    finite = {
-        name: value if math.isfinite(value) else 1.7976931348623157e308 for name, value in values.items()
-    }
+    finite = {name: value if math.isfinite(value) else 1.7976931348623157e308 for name, value in values.items()}
     return Comparison(
         against=against,
         figures=[bounds.figure(kind, against, name, value) for name, value in finite.items()],

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import torch
+from transformers import PreTrainedModel
 
 from exporter import parity, quantize, trace
 from exporter.backends import Backend
@@ -63,7 +65,7 @@ def _custom_refused(ckpt: Checkpoint) -> str:
         model = one_layer(ckpt)
         window = ckpt.info.sliding_window or 0
         length = min(max(2 * window, _TOKENS), 64)
-        ids = torch.arange(length).remainder(model.get_input_embeddings().weight.shape[0]).unsqueeze(0)
+        ids = torch.arange(length).remainder(_rows(model)).unsqueeze(0)
         with torch.no_grad():
             expected = model(ids, use_cache=False).logits[0]
             use_attention(model, "custom", ckpt.attention)
@@ -76,13 +78,17 @@ def _custom_refused(ckpt: Checkpoint) -> str:
     return "" if difference <= 1e-3 else f"its logits differ by {difference:.2g} standard deviations"
 
 
+def _rows(model: PreTrainedModel) -> int:
+    return int(cast(torch.Tensor, model.get_input_embeddings().weight).shape[0])
+
+
 def chain(ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, kind: Attention) -> str | None:
     """Quantize, trace, lower, write, read back and run one layer; the reason of a failure, or None."""
     recipe = quantize.get(precision)
     try:
         with torch.no_grad():
             model = one_layer(ckpt)
-            vocab_size = model.get_input_embeddings().weight.shape[0]
+            vocab_size = _rows(model)
             quantized = recipe.apply(model, embedding=embedding).model
             ids = torch.randint(vocab_size, (1, _TOKENS), generator=torch.Generator().manual_seed(0))
             text, end = (Text(name=name, ids=ids, sha256="") for name in ("rehearsal", "end"))

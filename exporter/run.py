@@ -53,9 +53,7 @@ OnProgress = Callable[[Progress], None]
 _SHARE_BEFORE, _SHARE_CELL = 2.0, 5.0
 
 
-def export(
-    spec: ExportSpec, model_dir: Path, out_dir: Path, progress: OnProgress = lambda step: None
-) -> Report:
+def export(spec: ExportSpec, model_dir: Path, out_dir: Path, progress: OnProgress = lambda step: None) -> Report:
     """Export ``model_dir`` into ``out_dir`` (absent or empty), which appears whole or not at all.
 
     Returns the report also when no cell is good; ``report.good_cells`` tells.
@@ -243,6 +241,4 @@ class _Work:
         within: float = 0.0,
     ) -> None:
         fraction = round(min((self._done + within) / self._whole, 1.0), 4)
-        self._progress(
-            Progress(stage=stage, backend=backend, precision=precision, fraction=fraction, message=message)
-        )
+        self._progress(Progress(stage=stage, backend=backend, precision=precision, fraction=fraction, message=message))

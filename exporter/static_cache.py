@@ -27,6 +27,9 @@ Attention = Literal["custom", "stock"]
 class PositionedLayer(StaticLayer):
     """A static layer [1, kv_heads, context, head_dim] that writes where the caller says."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, max_cache_len: int) -> None:
         super().__init__(max_cache_len)
         self.cache_position: torch.Tensor = torch.zeros(1, dtype=torch.long)
@@ -83,17 +86,22 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
         self.kind = kind
         for name in [name for name, _ in self.named_buffers() if name.startswith("cumulative_length_")]:
             delattr(self, name)
-        shapes = [(layer.keys.shape, layer.values.shape) for layer in self.static_cache.layers]
         layer_class = RuntimeLayer if kind == "custom" else PositionedLayer
-        self.static_cache.layers = [layer_class(max_seq_len) for _ in shapes]
-        for i, (layer, (key_shape, value_shape)) in enumerate(zip(self.static_cache.layers, shapes, strict=True)):
-            layer.lazy_initialization(torch.zeros(key_shape), torch.zeros(value_shape))
+        self.layers: list[PositionedLayer] = []
+        for i in range(len(self.static_cache.layers)):
+            keys, values = getattr(self, f"key_cache_{i}"), getattr(self, f"value_cache_{i}")
+            layer = layer_class(max_seq_len)
+            layer.lazy_initialization(keys, values)
             self.register_buffer(f"key_cache_{i}", layer.keys, persistent=False)
             self.register_buffer(f"value_cache_{i}", layer.values, persistent=False)
+            self.layers.append(layer)
+        self.static_cache.layers = list(self.layers)
 
-    def forward(self, input_ids: torch.Tensor, cache_position: torch.Tensor) -> torch.Tensor:
+    def forward(  # type: ignore[override]
+        self, input_ids: torch.Tensor, cache_position: torch.Tensor
+    ) -> torch.Tensor:
         """Logits [1, S, vocab] float32 for ``input_ids`` [1, S] at consecutive positions [S], both int64."""
-        for i, layer in enumerate(self.static_cache.layers):
+        for i, layer in enumerate(self.layers):
             layer.cache_position = cache_position
             # Non-strict export swaps the module's buffers for fakes; the cache's own references must follow.
             layer.keys = getattr(self, f"key_cache_{i}")

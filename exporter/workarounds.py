@@ -31,19 +31,19 @@ _TRIGGERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def cannot_change(pass_name: str, graph: Any) -> bool:
+def cannot_change(name: str, graph: Any) -> bool:
     """Whether an XNNPACK pass has nothing to do in a graph: none of the ops that it looks for is there."""
     calls = [node for node in graph.nodes if node.op == "call_function"]
-    if pass_name == "PropagateCustomMetaPass":
+    if name == "PropagateCustomMetaPass":
         return not any("custom" in node.meta for node in graph.nodes)
-    if pass_name == "ConstPropPass":
+    if name == "ConstPropPass":
         # It folds calls whose arguments are all plain constants.
         return all(node.all_input_nodes for node in calls)
-    triggers = _TRIGGERS.get(pass_name)
+    triggers = _TRIGGERS.get(name)
     if triggers is None:
         return False
-    names = {str(node.target) for node in calls}
-    return not any(trigger in name for name in names for trigger in triggers)
+    targets = {str(node.target) for node in calls}
+    return not any(trigger in target for target in targets for trigger in triggers)
 
 
 @contextmanager

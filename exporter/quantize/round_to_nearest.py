@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 
 from exporter.quantize import Quantized
 
+_INT4: torch.dtype = vars(torch)["int4"]  # torch's type stubs do not name it
+_FORMATS = {_INT4: "int4", torch.int8: "int8"}
 GROUP_SIZE = 32
 """Inputs per int4 scale; what ExecuTorch's XNNPACK kernels and its own LLM recipes use."""
 
@@ -56,7 +58,7 @@ class _RoundToNearest:
             notes.append("Conv1D layers stay in float32: only linear layers are quantized")
         quantize_(
             work,
-            Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(GROUP_SIZE)),
+            Int8DynamicActivationIntxWeightConfig(weight_dtype=_INT4, weight_granularity=PerGroup(GROUP_SIZE)),
             filter_fn=lambda module, name: name in fitting,
         )
         table = work.get_input_embeddings()
@@ -72,11 +74,8 @@ class _RoundToNearest:
         if tied:
             notes.append("the tied embedding is untied: input table and output layer are quantized each in its own way")
         bits = {"int4": 0, "int8": 0, "fp32": 0}
-        for module in work.modules():
-            for parameter in module.parameters(recurse=False):
-                quantized_name = getattr(parameter, "target_dtype", None) or getattr(parameter, "dtype", None)
-                kind = {torch.int4: "int4", torch.int8: "int8"}.get(quantized_name, "fp32")
-                bits[kind] += parameter.numel()
+        for parameter in work.parameters():
+            bits[_FORMATS.get(getattr(parameter, "target_dtype", parameter.dtype), "fp32")] += parameter.numel()
         return Quantized(model=work, notes=notes, bits=bits)
 
 

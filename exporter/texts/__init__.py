@@ -72,6 +72,4 @@ def _tokenize(tokenizer: Any, name: str, text: str, limit: int, *, special: bool
     ids = tokenizer(text, add_special_tokens=special)["input_ids"][:limit]
     if len(ids) < 2:
         raise MissingTokenizer(f"The tokenizer gives {len(ids)} tokens for the text {name!r}; at least 2 are needed.")
-    return Text(
-        name=name, ids=torch.tensor([ids], dtype=torch.long), sha256=hashlib.sha256(text.encode()).hexdigest()
-    )
+    return Text(name=name, ids=torch.tensor([ids], dtype=torch.long), sha256=hashlib.sha256(text.encode()).hexdigest())

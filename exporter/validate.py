@@ -1,0 +1,164 @@
+"""``python -m exporter.validate FILE.pte MODEL_DIR``: any file of this signature against its model, whoever made it.
+
+Goes in: a ``.pte`` file with ``forward(input_ids [1, S] int64, cache_position [S] int64) -> logits`` and the
+model directory that it was made from. Comes out: a ``Validation``: parity against full precision with the same
+texts, schedules and bounds as an export, and whether the runner metadata fit the model. A file that rounds
+(told by its ops and size) is graded by what quantization cost, for there is no quantized model to hold it to.
+
+stdout carries progress lines as in ``python -m exporter``; the last line is ``{"stage": "result", "validation":
+{...}}``, or the typed failure. The exit status is 0 when the file passed, 3 when it did not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exporter import backends, checkpoint, parity, pte, runtime, texts
+from exporter.__main__ import guarded_main
+from exporter.backends import ShapePolicy
+from exporter.checkpoint import Checkpoint
+from exporter.errors import InvalidPte, NoGoodCell
+from exporter.guard import shown
+from exporter.pte import PteInfo
+from exporter.report import Figure, Parity, Quality
+from exporter.run import OnProgress, Progress
+from exporter.spec import ModelRef
+
+_INT64 = 4
+"""The runtime's number for int64 (c10::ScalarType::Long)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What running one file against its model gave."""
+
+    passed: bool
+    kind: str
+    """``exact`` (held to the float32 bounds) or ``quantized`` (graded by its cost)."""
+    reason: str | None
+    """Why it did not pass."""
+    size_bytes: int
+    sha256: str
+    max_seq_len: int
+    shape_policy: ShapePolicy
+    metadata_problems: list[str] = field(default_factory=list)
+    """Where the constant methods do not fit the model; ExecuTorch's runner would go wrong there."""
+    parity: Parity | None = None
+    quality: Quality | None = None
+
+
+def validate(file: Path, model_dir: Path, progress: OnProgress = lambda step: None) -> Validation:
+    """Run ``file`` against the eager model in ``model_dir``.
+
+    Raises:
+        InvalidPte: not a program, or not of this signature.
+        PtebotError: the model directory is refused.
+    """
+    progress(Progress(stage="check", fraction=0.0, message=f"reading {file.name}"))
+    info = pte.read(file)
+    shape_policy, limit = _signature(file, info)
+    ckpt = checkpoint.inspect(model_dir, ModelRef())
+    for name in backends.TABLE:
+        backend = backends.get(name)
+        if backend.availability().available:
+            backend.prepare()
+    max_seq_len = _context(info, ckpt, limit)
+    tokenizer = checkpoint.load_tokenizer(ckpt)
+    progress(Progress(stage="reference", fraction=0.1, message="running the eager model on the verification texts"))
+    model = checkpoint.load_model(ckpt)
+    full = parity.reference(
+        model, texts.short_texts(tokenizer, max_seq_len), texts.context_end_text(tokenizer, max_seq_len)
+    )
+    rounded = _rounds(info, ckpt)
+
+    def on_pass(fraction: float, message: str) -> None:
+        progress(Progress(stage="parity", fraction=round(0.3 + 0.7 * fraction, 4), message=message))
+
+    base: dict[str, Any] = {"size_bytes": info.size_bytes, "sha256": info.sha256}
+    base |= {"max_seq_len": max_seq_len, "shape_policy": shape_policy}
+    base |= {"metadata_problems": metadata_problems(info.metadata, ckpt)}
+    try:
+        outcome = parity.run(runtime.load(file), shape_policy, full, None, on_pass, graded=rounded)
+    except runtime.RuntimeFailed as error:
+        return Validation(passed=False, kind="exact", reason=f"the runtime failed: {shown(error)}", **base)
+    reason = None
+    if rounded:
+        assert outcome.quality is not None  # noqa: S101 (graded=True always gives one)
+        if outcome.quality.verdict == "damaged":
+            reason = f"{outcome.quality.words} (KL {outcome.quality.kl_mean:.3g} nats)"
+    elif not outcome.parity.passed:
+        missed = [figure for comparison in outcome.parity.comparisons for figure in comparison.figures]
+        reason = "parity bounds are not met: " + ", ".join(_miss(figure) for figure in missed if not figure.passed)
+    return Validation(
+        passed=reason is None,
+        kind="quantized" if rounded else "exact",
+        reason=reason,
+        parity=outcome.parity,
+        quality=outcome.quality,
+        **base,
+    )
+
+
+def _miss(figure: Figure) -> str:
+    return f"{figure.name} is {figure.value:.3g} where {figure.relation} {figure.bound} is wanted"
+
+
+def _signature(file: Path, info: PteInfo) -> tuple[ShapePolicy, int]:
+    """The shape policy and the largest S of ``forward``."""
+    found = ", ".join(f"{item['sizes']} of dtype {item['dtype']}" for item in info.inputs) or "none"
+    wanted = "input_ids [1, S] int64 and cache_position [S] int64"
+    if len(info.inputs) != 2 or any(item["dtype"] != _INT64 for item in info.inputs):
+        raise InvalidPte(f"{file}: forward takes {found}; {wanted} are needed.")
+    ids, position = (item["sizes"] for item in info.inputs)
+    if len(ids) != 2 or ids[0] != 1 or position != [ids[1]]:
+        raise InvalidPte(f"{file}: forward takes {found}; {wanted} are needed.")
+    return ("single" if ids[1] == 1 else "dynamic"), ids[1]
+
+
+def _context(info: PteInfo, ckpt: Checkpoint, limit: int) -> int:
+    stated = info.metadata.get("get_max_seq_len")
+    if isinstance(stated, int) and stated >= 1:
+        return checkpoint.context_length(ckpt, stated)
+    return limit if limit > 1 else checkpoint.context_length(ckpt, None)
+
+
+def _rounds(info: PteInfo, ckpt: Checkpoint) -> bool:
+    """Whether the file stores its weights in fewer bits: by its ops, or by being smaller than float32 allows."""
+    quantized_ops = any(word in op for op in info.leftover_ops for word in ("quantize", "embedding_byte", "4bit"))
+    return quantized_ops or info.size_bytes < 0.9 * 4 * ckpt.info.parameters
+
+
+def metadata_problems(metadata: dict[str, Any], ckpt: Checkpoint) -> list[str]:
+    """Where the constant methods do not fit the model, in words."""
+    problems = []
+    if "get_max_seq_len" not in metadata:
+        problems.append("get_max_seq_len is missing: ExecuTorch's runner refuses the file")
+    if "get_eos_ids" not in metadata and ckpt.eos_ids:
+        problems.append(f"get_eos_ids is missing: a runner does not know that {list(ckpt.eos_ids)} end an answer")
+    wanted = {"get_vocab_size": ckpt.vocab_size, "get_eos_ids": list(ckpt.eos_ids), "get_bos_id": ckpt.bos_id}
+    for name, value in wanted.items():
+        if name in metadata and value not in (None, []) and metadata[name] != value:
+            problems.append(f"{name} is {metadata[name]}; the model's is {value}")
+    return problems
+
+
+def main(args: list[str]) -> int:
+    """Validate one file; gives the exit status."""
+    if len(args) != 2:
+        print("usage: python -m exporter.validate FILE.pte MODEL_DIR", file=sys.stderr)
+        return 2
+
+    def body(say: Callable[[dict[str, Any]], None]) -> int:
+        result = validate(Path(args[0]), Path(args[1]), lambda step: say(asdict(step)))
+        say({"stage": "result", "validation": asdict(result)})
+        return 0 if result.passed else NoGoodCell.exit_code
+
+    return guarded_main(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
