@@ -131,7 +131,8 @@ def _plain_lines(console: RichConsole) -> Callable[[Progress], None]:
         nonlocal stage, last, shown
         label, now = _label(item), time.monotonic()
         key = f"{item.stage} {item.backend} {item.precision}"
-        if label == last or (key == stage and now - shown < SIGN_OF_LIFE_SECONDS):
+        counting = key == stage and item.fraction is not None
+        if label == last or (counting and now - shown < SIGN_OF_LIFE_SECONDS):
             return
         stage, last, shown = key, label, now
         percent = "     " if item.fraction is None else f"{item.fraction:4.0%} "

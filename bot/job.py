@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot import export_process, plan, unchanged, workspace
+from bot.errors import NotAuthorized
 from bot.export_process import OnLog, OnProgress, Progress
 from bot.publish import hub
 from bot.publish.hub import Published
@@ -57,10 +58,13 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
     """Do the job; the same job again gives the same end and no second pull request.
 
     Raises:
+        NotAuthorized: there is no token to publish with.
         PtebotError: a stage failed, as its own class. That no file passed is told by the report.
     """
     toolchain = facts.toolchain()
     if job.repo_id is not None:
+        if job.token is None and not job.dry_run:
+            raise NotAuthorized("A pull request cannot be opened without a token.")
         show(Progress(stage="plan", message=f"asking {job.endpoint} what {job.repo_id} has already"))
         ended = unchanged.ask(
             job.source.tree, job.spec, toolchain, repo_id=job.repo_id, endpoint=job.endpoint, token=job.token
@@ -101,6 +105,8 @@ def export_key(spec: ExportSpec, tree: Mapping[str, object], toolchain: Mapping[
 
 
 def _export(job: Job, space: workspace.Workspace, key: str, show: OnProgress, log: OnLog) -> tuple[Path, Report]:
+    if isinstance(job.source, HubModel):
+        export_process.check_spec(job.spec, on_log=log)
     directory = job.source.fetch(show)
     made = space.make(
         key, lambda out: export_process.run_export(job.spec, directory, out, on_progress=show, on_log=log)

@@ -61,7 +61,7 @@ def command(
     goes on where it was. The token is HF_TOKEN, or that of `hf auth login`. Exit code 3: no file passed, nothing
     was published.
     """
-    from bot import credentials, export_process, job, sources, workspace
+    from bot import credentials, job, sources, workspace
 
     root = state or workspace.default_root()
     endpoint = (endpoint or credentials.default_endpoint()).rstrip("/")
@@ -71,8 +71,6 @@ def command(
     if repo_id is not None and isinstance(source, sources.LocalModel):
         source = sources.as_copy_of(source, repo_id, endpoint=endpoint, token=token)
     asked = build_spec(model=source.ref, **spec)
-    if isinstance(source, sources.HubModel):
-        export_process.check_spec(asked, on_log=console.log)
     outcome = run_job(
         console,
         job.Job(
