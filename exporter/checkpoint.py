@@ -128,7 +128,9 @@ def context_length(ckpt: Checkpoint, requested: int | None) -> int:
 def load_model(ckpt: Checkpoint) -> PreTrainedModel:
     """The model in float32 on the CPU, in evaluation mode, without gradients.
 
-    Weights that are float32 in the file stay mapped from it; others are converted one tensor at a time.
+    Weights that are float32 in the file stay mapped from it; others are converted one tensor at a time. For 135
+    million parameters that is 0.5 GB of resident memory (pages of the file) and, from bfloat16, 0.5 GB with a peak
+    of 0.75 GB while the file is mapped too.
 
     Raises:
         CorruptWeights: a value is NaN or infinite, or the file changed since ``inspect``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 512
 """Rows of the rehearsal's embedding: its size changes nothing but the time."""
+_NUMBER = re.compile(r"(idx|index|number|_id)$")
 
 
 def condition(model: PreTrainedModel, seed: int = 0) -> None:
@@ -30,7 +32,8 @@ def condition(model: PreTrainedModel, seed: int = 0) -> None:
     Matrices are normal with standard deviation 1/sqrt(fan-in), so that activations keep their size through
     any number of layers: with transformers' usual 0.02, the observers of 8- and 16-bit quantizers meet
     scales near zero. Biases are normal with 0.02. Norms keep the value the architecture itself starts them
-    with (ones, or zeros where it adds one), moved by a tenth so that a norm that gets lost is seen.
+    with (ones, or zeros where it adds one), moved by a tenth so that a norm that gets lost is seen; other
+    vectors, which start at random, are normal with 0.1.
 
     Parameters are walked in name order, so the same architecture and seed give the same values.
     """
@@ -43,8 +46,8 @@ def condition(model: PreTrainedModel, seed: int = 0) -> None:
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
             if parameter.ndim < 2:
-                is_bias = name.endswith("bias")
-                parameter.copy_(noise * 0.02 if is_bias else parameter + noise.to(parameter.dtype) * 0.1)
+                constant = parameter.flatten()[0] if parameter.min() == parameter.max() else 0.0
+                parameter.copy_(noise * 0.02 if name.endswith("bias") else constant + noise * 0.1)
             elif id(parameter) in lookups:
                 parameter.copy_(noise)
             else:
@@ -102,6 +105,7 @@ def _kind(layer: nn.Module) -> str:
     parts = [f"{name}{list(parameter.shape)}" for name, parameter in layer.named_parameters()]
     for name, module in layer.named_modules():
         for attribute, value in sorted(vars(module).items()):
-            if attribute not in ("layer_idx", "layer_id") and isinstance(value, bool | int | float | str | None):
+            # Neither a layer's own number nor a constant that only scales makes another kind.
+            if not _NUMBER.search(attribute) and isinstance(value, bool | int | str | None):
                 parts.append(f"{name}.{type(module).__name__}.{attribute}={value}")
     return "\n".join(parts)

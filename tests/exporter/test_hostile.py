@@ -84,7 +84,7 @@ def test_configs_with_odd_values(kind: str, model_copy: ModelCopy) -> None:
 
     outcomes = _run(60, directory, damage)
     assert outcomes.pop("taken") < 40
-    assert {"InvalidModelDirectory", "NotACausalLM", "WeightsDoNotFit"} <= outcomes.keys(), outcomes
+    assert {"InvalidModelDirectory", "NotACausalLM"} <= outcomes.keys(), outcomes
 
 
 def test_bytes_of_any_file_flipped_cut_or_repeated(model_copy: ModelCopy) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
-from exporter import checkpoint, rehearsal
+from exporter import architectures, checkpoint, rehearsal
 from exporter.spec import ModelRef
 from tests.exporter.conftest import ModelCopy
 from tests.exporter.models import KINDS
@@ -71,6 +73,16 @@ def test_one_layer_of_every_kind(
     with torch.no_grad():
         cache = model(IDS, use_cache=True).past_key_values
     assert len(cache.layers) == layers
+
+
+def test_a_constant_of_its_own_makes_no_kind_and_no_chance(model_copy: ModelCopy) -> None:
+    ckpt = checkpoint.inspect(model_copy(), ModelRef())
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 4, "vocab_size": 384}
+    config = AutoConfig.for_model("diffllama", **sizes, num_key_value_heads=2, intermediate_size=128)
+    ckpt = dataclasses.replace(ckpt, config=config, model_class=architectures.class_of(config))
+    first, second = checkpoint.one_layer(ckpt), checkpoint.one_layer(ckpt)
+    assert first.config.num_hidden_layers == 1, "each layer's lambda differs, and is only a number"
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_the_vocabulary_is_cut_and_ids_stay_inside(model_copy: ModelCopy) -> None:
