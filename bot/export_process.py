@@ -106,7 +106,7 @@ def run_stages(
     on_log: OnLog = _silent,
     good_exits: tuple[int, ...] = (0,),
 ) -> dict[str, Any] | None:
-    """Run an exporter module that speaks JSON lines; the last line that is no progress, or None.
+    """Run an exporter module that speaks JSON lines; the last line without a stage or with stage ``result``.
 
     Raises: as ``run_export``, except OutputNotTrusted.
     """
@@ -120,7 +120,7 @@ def run_stages(
             return
         if data.get("stage") == "error":
             failure = _typed_error(data)
-        elif "stage" in data:
+        elif data.get("stage", "result") != "result":
             on_progress(_progress(data))
         else:
             last = data

@@ -7,6 +7,7 @@ table. A module is imported when its command is asked for, so nothing heavy belo
 COMMANDS = {
     "run": "bot.commands.run:command",
     "export": "bot.commands.export:command",
+    "validate": "bot.commands.validate:command",
     "inspect": "bot.commands.inspect:command",
     "rebuild": "bot.commands.rebuild:command",
     "localhub": "bot.localhub.cli:localhub_command",

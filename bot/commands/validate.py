@@ -1,0 +1,68 @@
+"""``ptebot validate FILE.pte --model MODEL``: any file of this signature against its model, whoever made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bot.commands.options import hub_options, output_options
+from bot.console import Console
+from exporter.errors import InvalidPte, NoGoodCell
+
+
+@click.command(short_help="Run a .pte file against its model.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="The model: a directory, or an id on the Hub.")
+@hub_options
+@output_options
+@click.pass_obj
+def command(console: Console, file: Path, model: str, revision: str | None, endpoint: str | None) -> int:
+    """Run FILE on the ExecuTorch runtime and compare it with the eager MODEL, position by position.
+
+    FILE needs forward(input_ids [1, S] int64, cache_position [S] int64) -> logits. Exit code 0: it stands
+    within the bounds; 3: it does not.
+    """
+    from bot import export_process, sources
+
+    if not file.is_file():
+        raise InvalidPte(f"{file} is not a file.")
+    source = sources.open_model(model, revision=revision, endpoint=endpoint)
+    with console.progress() as show:
+        directory = source.fetch(show)
+        found = export_process.run_stages(
+            "exporter.validate",
+            [str(file.absolute()), str(directory.absolute())],
+            on_progress=show,
+            on_log=console.log,
+            good_exits=(0, NoGoodCell.exit_code),
+        )
+    if found is None:
+        raise InvalidPte(f"Nothing could be said of {file}.")
+    result = found["validation"]
+    console.document(file=str(file), model=model, **result)
+    _tell(console, result)
+    return 0 if result["passed"] else NoGoodCell.exit_code
+
+
+def _tell(console: Console, result: dict[str, Any]) -> None:
+    from pydantic import TypeAdapter
+
+    from bot import tables
+    from exporter.report import Parity, Quality
+
+    if result["parity"] is not None:
+        parity = TypeAdapter(Parity).validate_python(result["parity"])
+        console.say(tables.comparisons(parity.comparisons))
+        console.say(f"{parity.positions} positions of {len(parity.texts)} texts; {', '.join(parity.schedules)}")
+    if result["quality"] is not None:
+        quality = TypeAdapter(Quality).validate_python(result["quality"])
+        console.say(
+            f"Against full precision: same top token at {quality.top1_agreement:.1%}, mean KL {quality.kl_mean:.3g} "
+            f"nats, perplexity {quality.perplexity:.4g} (full precision {quality.perplexity_full:.4g})"
+        )
+        console.say(f"Quality: {quality.verdict}: {quality.words}")
+    for problem in result["metadata_problems"]:
+        console.say(f"Metadata: {problem}")
+    console.say("PASSED" if result["passed"] else f"FAILED: {result['reason']}")
