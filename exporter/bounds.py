@@ -125,7 +125,7 @@ GRADES: tuple[Grade, ...] = (
     Grade(
         verdict="degraded",
         kl_at_most=0.2,
-        agreement_at_least=0.8,
+        agreement_at_least=0.75,
         words="noticeably worse than the original: compare it on your own task before you use it",
         reason="error-compensated 4-bit files of SmolLM2-135M stand at KL 0.108 and 0.831",
     ),

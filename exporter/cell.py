@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from torch.export import ExportedProgram
-from transformers import PreTrainedModel
 
 from exporter import bisect, bounds, facts, lower, metadata, parity, pte, runtime
 from exporter.backends import Backend
@@ -165,7 +164,7 @@ def _bisect(job: Job, lowered: lower.Lowered, path: Path) -> str:
 
 
 def _tied_note(job: Job, size_bytes: int | None) -> list[str]:
-    model = cast(PreTrainedModel, job.module.model)
+    model = job.module.model
     output = model.get_output_embeddings()
     if size_bytes is None or output is None or job.quantized is not None:
         return []
