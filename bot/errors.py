@@ -75,6 +75,12 @@ class RunnerFailed(PtebotError):
     remedy = "Check the file with `ptebot validate`, and that it was exported from this model directory."
 
 
+class HubRefused(PtebotError):
+    exit_code = 35
+    title = "The Hub refused a request"
+    remedy = "Read what the Hub said; nothing was left half done. Then run the same command again."
+
+
 class ExporterFailed(PtebotError):
     exit_code = 50
     title = "The exporter ended without a result"

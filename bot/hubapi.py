@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,9 +33,9 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from bot.errors import (
+    HubRefused,
     HubUnreachable,
     NotAuthorized,
-    PublishFailed,
     RepoNotFound,
     RevisionNotFound,
     UnsafeRepository,
@@ -141,7 +142,7 @@ def _refused(error: HfHubHTTPError, said: str, place: str) -> Exception:
         (status == 429 or status >= 500, HubUnreachable(answered)),
         (status == 404 and not isinstance(error, RemoteEntryNotFoundError), RepoNotFound(answered)),
     ]
-    return next((failure for fits, failure in table if fits), PublishFailed(answered))
+    return next((failure for fits, failure in table if fits), HubRefused(answered))
 
 
 def _said(error: Exception) -> str:
@@ -186,24 +187,22 @@ def check_path(path: str, repo_id: str) -> None:
         raise UnsafeRepository(f"{repo_id} lists a file by an unsafe name: {path[:200]!r}.")
 
 
-def read_file(api: HfApi, repo_id: str, revision: str, path: str, *, limit: int, into: Path) -> bytes | None:
-    """A small file's bytes at a commit, through a directory ``into``; None where the commit has none.
+def read_file(api: HfApi, repo_id: str, commit: str, listed: TreeFile | None, *, limit: int) -> bytes | None:
+    """A small file's bytes at a commit; None where ``listed``, what the commit's tree says of it, is None.
 
     Raises:
         UnsafeRepository: larger than ``limit`` bytes, by what the Hub lists or by what it sends.
         HubUnreachable, RepoNotFound, RevisionNotFound, NotAuthorized: as the Hub answers.
     """
-    with asking(f"reading {path} of {repo_id}", api):
-        infos = api.get_paths_info(repo_id, [path], revision=revision)
-        sizes = [info.size for info in infos if isinstance(info, RepoFile) and info.path == path]
-        if not sizes:
-            return None
-        if sizes[0] > limit:
-            raise UnsafeRepository(f"{path} of {repo_id} has {sizes[0]:,} bytes; at most {limit:,} are read.")
-        try:
-            local = Path(api.hf_hub_download(repo_id, path, revision=revision, local_dir=into))
-        except RemoteEntryNotFoundError:
-            return None
-        if local.stat().st_size > limit:
-            raise UnsafeRepository(f"{path} of {repo_id} is larger than the {sizes[0]:,} bytes that the Hub lists.")
+    if listed is None:
+        return None
+    if listed.size_bytes > limit:
+        raise UnsafeRepository(
+            f"{listed.path} of {repo_id} has {listed.size_bytes:,} bytes; at most {limit:,} are read."
+        )
+    with tempfile.TemporaryDirectory(prefix="ptebot-read-") as scratch:
+        with asking(f"reading {listed.path} of {repo_id}", api):
+            local = Path(api.hf_hub_download(repo_id, listed.path, revision=commit, local_dir=scratch))
+        if local.stat().st_size != listed.size_bytes:
+            raise UnsafeRepository(f"{listed.path} of {repo_id} does not have the size that the Hub lists.")
         return local.read_bytes()

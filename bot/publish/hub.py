@@ -15,7 +15,7 @@ from typing import Literal
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
-from bot.errors import CardInvalid, HubUnreachable, NotAuthorized, PublishFailed, SourceMoved
+from bot.errors import CardInvalid, HubRefused, HubUnreachable, NotAuthorized, PublishFailed, SourceMoved
 from bot.export_process import OnProgress, Progress
 from bot.hubapi import CommitConflict, asking, connect, scrub
 from bot.publish import decide as steps
@@ -85,7 +85,8 @@ def publish(
         OutputNotTrusted: a file in ``out_dir`` is not what the report says; nothing was sent.
         SourceMoved: the main branch's weights, config or tokenizer are not those that were exported.
         CardInvalid: README.md cannot take the section; nothing was sent.
-        NotAuthorized, RepoNotFound, HubUnreachable, PublishFailed: as the Hub answers.
+        NotAuthorized, RepoNotFound, HubUnreachable, HubRefused: as the Hub answers.
+        PublishFailed: others changed the pull request each time that it was read.
     """
     if not report.good_cells:
         raise NoGoodCell(f"None of the {len(report.cells)} cells gave a file that passed; no pull request is opened.")
@@ -105,6 +106,7 @@ class _Publishing:
         self._acted = False
         self._done: Operation | None = None
         self._created: set[int] = set()
+        self._seen: dict[str, Branch] = {}
 
     def run(self) -> Published:
         self._say("looking for our pull request")
@@ -136,11 +138,11 @@ class _Publishing:
             raise SourceMoved(
                 f"The main branch of {now.repo_id} has other content than was exported: {', '.join(changed[:5])}."
             )
-        main = state.read_branch(self._api, now.repo_id, now.head)
+        main = state.read_branch(self._api, now.repo_id, now.head, self._seen)
         pull = steps.oldest_open(now)
         if self._dry_run:
             now = replace(now, pulls=[one for one in now.pulls if not one.open or one is pull])
-        branch = state.read_branch(self._api, now.repo_id, pull.ref) if pull is not None else None
+        branch = state.read_branch(self._api, now.repo_id, pull.ref, self._seen) if pull is not None else None
         step = steps.decide(self._offer.report, now, main, branch)
         if isinstance(step, steps.Finish):
             return self._finish(step, branch or main)
@@ -189,7 +191,7 @@ class _Publishing:
         try:
             with asking(f"closing pull request {num}", self._api):
                 self._api.change_discussion_status(repo_id, num, "closed", comment=step.comment)
-        except (PublishFailed, CommitConflict):
+        except (HubRefused, CommitConflict):
             # Another run may have closed it between our look and now; then this is no failure.
             with asking(f"reading pull request {num}", self._api):
                 if self._api.get_discussion_details(repo_id, num).status != "closed":

@@ -6,10 +6,8 @@ In: a client and a repository. Out: the main branch's commit and source files, w
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from huggingface_hub import DiscussionComment, DiscussionWithDetails, HfApi
 from pydantic import ValidationError
@@ -133,28 +131,34 @@ def look(api: HfApi, repo_id: str, author: str | None, known: Iterable[int] = ()
     return State(repo_id=info.id, head=head, source=list_folder(api, info.id, head), pulls=pulls)
 
 
-def read_branch(api: HfApi, repo_id: str, revision: str) -> Branch:
+def read_branch(api: HfApi, repo_id: str, revision: str, seen: dict[str, Branch] | None = None) -> Branch:
     """What a commit, branch or pull request ref holds of ours, all read at one commit.
+
+    Args:
+        seen: commits that were read before; what a commit holds never changes.
 
     Raises:
         UnsafeRepository: the card is larger than a card can be.
         RepoNotFound, RevisionNotFound, NotAuthorized, HubUnreachable: as the Hub answers.
     """
+    seen = {} if seen is None else seen
     commit = revision
     if not SHA.fullmatch(revision):
         with asking(f"reading {revision} of {repo_id}", api):
             commit = str(api.model_info(repo_id, revision=revision).sha)
-    files = list_folder(api, repo_id, commit, FOLDER)
-    with tempfile.TemporaryDirectory(prefix="ptebot-read-") as scratch:
-        card = read_file(api, repo_id, commit, CARD, limit=MAX_CARD_BYTES, into=Path(scratch))
-        manifest = _manifest(api, repo_id, commit, Path(scratch)) if MANIFEST in files else None
-    return Branch(commit=commit, manifest=manifest, files=files, card=card)
+    if commit not in seen:
+        root = list_folder(api, repo_id, commit)
+        files = list_folder(api, repo_id, commit, FOLDER)
+        card = read_file(api, repo_id, commit, root.get(CARD), limit=MAX_CARD_BYTES)
+        manifest = _manifest(api, repo_id, commit, files.get(MANIFEST))
+        seen[commit] = Branch(commit=commit, manifest=manifest, files=files, card=card)
+    return seen[commit]
 
 
-def _manifest(api: HfApi, repo_id: str, commit: str, scratch: Path) -> Report | None:
+def _manifest(api: HfApi, repo_id: str, commit: str, listed: TreeFile | None) -> Report | None:
     """The published report; None for one that another schema wrote or a person broke: it is written anew."""
     try:
-        data = read_file(api, repo_id, commit, MANIFEST, limit=MAX_MANIFEST_BYTES, into=scratch)
+        data = read_file(api, repo_id, commit, listed, limit=MAX_MANIFEST_BYTES)
         return reports.loads(data) if data is not None else None
     except (ValidationError, UnsafeRepository):
         return None
