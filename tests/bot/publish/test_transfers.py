@@ -21,7 +21,8 @@ from bot.publish.hub import publish
 out, repo_id, endpoint, into = sys.argv[1:]
 token = os.environ["TOKEN_OF_THIS_TEST"]
 fetch(repo_id, None, endpoint=endpoint, token=token, into=Path(into))
-print(publish(load_output(Path(out)), Path(out), repo_id=repo_id, endpoint=endpoint, token=token, command="c").operation)
+report = load_output(Path(out))
+print(publish(report, Path(out), repo_id=repo_id, endpoint=endpoint, token=token, command="c").operation)
 """
 
 
@@ -30,6 +31,7 @@ def test_fetch_and_publish_over(repo: Repository, xet: bool) -> None:
     # huggingface_hub reads the switch when it is imported, hence a process of its own.
     out, into = repo.scratch / "out", repo.scratch / "cache"
     reports.write(repo.report(), out)
+    repo.hub.traffic.clear()
     environment = {**os.environ, "TOKEN_OF_THIS_TEST": repo.bot_token, "HF_HUB_DISABLE_XET": "0" if xet else "1"}
     done = subprocess.run(
         [sys.executable, "-c", ONCE, str(out), repo.repo_id, repo.hub.endpoint, str(into)],
