@@ -25,8 +25,8 @@ from bot.errors import DemoFailed
 from bot.hubapi import asking, connect
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-MODEL_FILES = (".json", ".safetensors", ".jinja", ".md")
-"""What of an example's directory is the model; its training script and texts are not."""
+NOT_THE_MODEL = (".py", ".in")
+"""What of an example's directory an owner would not upload: the scripts and templates that made the model."""
 START_SECONDS = 60.0
 QUESTION = "What is the capital of France? Answer in one sentence."
 
@@ -148,7 +148,7 @@ def upload(hub: LocalHub, directory: Path, name: str) -> str:
         owner = str(api.whoami()["name"])
         repo_id = f"{owner}/{name}"
         api.create_repo(repo_id, exist_ok=True)
-        files = sorted(path for path in directory.iterdir() if path.suffix in MODEL_FILES and path.is_file())
+        files = sorted(path for path in directory.iterdir() if path.suffix not in NOT_THE_MODEL and path.is_file())
         api.create_commit(
             repo_id,
             [CommitOperationAdd(path_in_repo=path.name, path_or_fileobj=path) for path in files],
