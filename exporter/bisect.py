@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.export import ExportedProgram
 
-from exporter import parity
 from exporter.backends import ShapePolicy
-from exporter.parity import Reference, Step, Tally
+from exporter.parity import Reference, Tally
+from exporter.schedule import Step, chunks, feed
 from exporter.static_cache import ExportableModule
 
 Stage = tuple[str, Callable[[], Step]]
@@ -24,12 +24,12 @@ def first_difference(stages: Sequence[Stage], reference: Reference, shape_policy
     """The name of the first stage whose mean KL from the reference exceeds ``limit`` nats, with its figures."""
     text = reference.texts[0]
     length = text.ids.shape[1]
-    sizes = [1] * length if shape_policy == "single" else parity.chunks(length)
+    sizes = [1] * length if shape_policy == "single" else chunks(length)
     seen = []
     for name, make in stages:
         try:
             with torch.no_grad():
-                output = parity.feed(make(), text.ids, sizes).float()
+                output = feed(make(), text.ids, sizes).float()
         except Exception as error:  # a stage that cannot run is a finding, whatever it raises
             seen.append(f"{name}: cannot be run ({type(error).__name__})")
             continue

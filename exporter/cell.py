@@ -119,7 +119,7 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             known |= {"status": Status.FAILED, "failed_stage": stage, "reason": _reason(error)}
-    notes = [*job.notes, *_tied_note(job, known.get("size_bytes"))]
+    notes = [*job.notes, *_tied_note(job, known.get("size_bytes")), *_left_out_note(known.get("parity"))]
     return Cell(
         backend=job.backend.name,
         precision=job.precision,
@@ -177,6 +177,13 @@ def _tied_note(job: Job, size_bytes: int | None) -> list[str]:
             "for the output layer"
         ]
     return []
+
+
+def _left_out_note(found: Parity | None) -> list[str]:
+    if found is None or not found.left_out:
+        return []
+    names = ", ".join(item.partition(":")[0] for item in found.left_out)
+    return [f"verified on a part of the texts, for this machine is slow with this file; left out: {names}"]
 
 
 def file_name(ckpt: Checkpoint, backend: str, precision: str) -> str:

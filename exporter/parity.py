@@ -12,9 +12,8 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import cycle
 from typing import Any
 
 import torch
@@ -22,14 +21,9 @@ import torch
 from exporter import bounds
 from exporter.backends import ShapePolicy
 from exporter.report import Comparison, Parity, Quality, TextUsed
+from exporter.schedule import BUDGET_SECONDS, CONTEXT_END, END_TOKENS, Pace, Step, feed, passes, within
 from exporter.texts import Text
 
-Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(input_ids [1, S] int64, cache_position [S] int64) -> logits [S, vocab] float32."""
-
-END_TOKENS = 64
-"""Positions compared at the end of the context; the text before them is only fed."""
-_CHUNKS = (7, 1, 13, 2, 29, 5, 3)
 _ROWS = 32
 
 
@@ -119,56 +113,6 @@ def _exp(value: float) -> float:
     return math.exp(min(value, 700.0)) if math.isfinite(value) else math.inf
 
 
-def feed(step: Step, ids: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """Logits [T, vocab] for ``ids`` [1, T] fed in calls of the given sizes from position 0."""
-    rows, start = [], 0
-    for size in sizes:
-        rows.append(step(ids[:, start : start + size].contiguous(), torch.arange(start, start + size)))
-        start += size
-    return torch.cat(rows)
-
-
-def chunks(length: int) -> list[int]:
-    """Uneven chunk sizes that sum to ``length``."""
-    sizes: list[int] = []
-    for size in cycle(_CHUNKS):
-        if sum(sizes) >= length:
-            return sizes
-        sizes.append(min(size, length - sum(sizes)))
-    raise AssertionError("cycle never ends")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pass:
-    text: Text
-    schedule: str
-    sizes: list[int]
-    keep: int
-    """Rows compared, from the end."""
-
-
-def passes(texts: list[Text], end: Text, shape_policy: ShapePolicy) -> Iterator[_Pass]:
-    """What is fed, in order; a file that is fed only a part of it is not called verified."""
-    for text in texts:
-        length = text.ids.shape[1]
-        if shape_policy == "dynamic":
-            yield _Pass(text=text, schedule="prefill", sizes=[length], keep=length)
-            yield _Pass(text=text, schedule="chunks", sizes=chunks(length), keep=length)
-        yield _Pass(text=text, schedule="decode", sizes=[1] * length, keep=length)
-    length = end.ids.shape[1]
-    keep = min(END_TOKENS, length)
-    last = min(8, length - 1)
-    sizes = [1] * length if shape_policy == "single" else [length - last] + [1] * last
-    yield _Pass(text=end, schedule="context end", sizes=sizes, keep=keep)
-    first = texts[0].ids.shape[1]
-    yield _Pass(
-        text=texts[0],
-        schedule="replay",
-        sizes=[first] if shape_policy == "dynamic" else [1] * first,
-        keep=first,
-    )
-
-
 @dataclass
 class Outcome:
     """What running a file over every pass gave."""
@@ -194,29 +138,46 @@ def run(
     progress: Callable[[float, str], None] = lambda fraction, message: None,
     *,
     graded: bool = False,
+    budget: float = BUDGET_SECONDS,
 ) -> Outcome:
     """Feed every text in every schedule and compare.
 
     Args:
         full: references of the full-precision model.
         quantized: references of the quantized eager model, for a quantized file; None for an exact one.
+        budget: seconds; passes that would not fit are cut or left out.
         graded: grade the file by its distance from full precision even without ``quantized``.
     """
-    tallies, schedules, tokens = _Tallies(), [], 0
-    planned = list(passes(full.texts, full.end, shape_policy))
+    tallies, pace, schedules, left_out, tokens = _Tallies(), Pace(), [], [], 0
+    planned = passes(full.texts, full.end, shape_policy)
     started = time.perf_counter()
-    for number, item in enumerate(planned):
-        progress(number / len(planned), f"{item.text.name}, {item.schedule}")
-        output = feed(step, item.text.ids, item.sizes)[-item.keep :].float()
+    for number, wanted in enumerate(planned):
+        name, schedule = wanted.text.name, wanted.schedule
+        remaining = budget - (time.perf_counter() - started)
+        item = within(wanted, pace, remaining)
+        if item is not wanted:
+            what = name if schedule == CONTEXT_END else f"{name}, {schedule}"
+            part = "" if item is None else f" after {sum(item.sizes)} tokens"
+            needed = pace.expect(wanted.sizes)
+            left_out.append(f"{what}{part}: it needs about {needed:,.1f} s, {max(remaining, 0.0):,.1f} s were left")
+        if item is None:
+            continue
+        progress(number / len(planned), f"{name}, {schedule}")
+        began = time.perf_counter()
+        ids = item.text.ids[:, : sum(item.sizes)]
+        output = feed(step, ids, item.sizes)[-item.keep :].float()
+        pace.learn(item.sizes, time.perf_counter() - began)
         tokens += sum(item.sizes)
-        targets = item.text.ids[0, -item.keep :][1:]
-        name = item.text.name
-        tallies.full.add(output, full.logits[name], targets)
+        targets = ids[0, -item.keep :][1:]
+        rows = slice(0, item.keep) if schedule != CONTEXT_END else slice(None)
+        expected = full.logits[name][rows]
+        tallies.full.add(output, expected, targets)
         if quantized is not None:
-            tallies.quantized.add(output, quantized.logits[name], targets)
-            tallies.cost.add(quantized.logits[name], full.logits[name], targets)
-        if item.schedule not in schedules:
-            schedules.append(item.schedule)
+            own = quantized.logits[name][rows]
+            tallies.quantized.add(output, own, targets)
+            tallies.cost.add(own, expected, targets)
+        if schedule not in schedules:
+            schedules.append(schedule)
     seconds = time.perf_counter() - started
     comparisons = _compare(tallies, exact=quantized is None)
     parity = Parity(
@@ -224,6 +185,7 @@ def run(
         positions=tallies.full.positions,
         texts=[_used(text) for text in (*full.texts, full.end)],
         schedules=schedules,
+        left_out=left_out,
         comparisons=comparisons,
     )
     quality = _quality(tallies.full) if graded or quantized is not None else None

@@ -20,6 +20,7 @@ from exporter.checkpoint import Checkpoint
 from exporter.errors import UnsupportedModel
 from exporter.guard import shown
 from exporter.rehearsal import one_layer
+from exporter.schedule import chunks, feed
 from exporter.static_cache import Attention, ExportableModule, use_attention
 from exporter.texts import Text
 
@@ -70,7 +71,7 @@ def _custom_refused(ckpt: Checkpoint) -> str:
             expected = model(ids, use_cache=False).logits[0]
             use_attention(model, "custom", ckpt.attention)
             module = ExportableModule(model, length + 1, "custom")
-            got = parity.feed(lambda tokens, position: module(tokens, position)[0], ids, parity.chunks(length))
+            got = feed(lambda tokens, position: module(tokens, position)[0], ids, chunks(length))
     except Exception as error:  # whatever refuses here, stock attention is the answer
         return shown(error) or type(error).__name__
     difference = (got - expected).abs().max().item() / expected.std().item()

@@ -148,8 +148,10 @@ class Parity:
     positions: int
     texts: list[TextUsed]
     schedules: list[str]
-    """How tokens were fed: prefill, chunks, decode, replay."""
+    """How tokens were fed: prefill, chunks, decode, context end, replay."""
     comparisons: list[Comparison]
+    left_out: list[str] = field(default_factory=list)
+    """What was not fed, or not to its end, because this machine is too slow for it with this file."""
     first_difference: str | None = None
     """On failure, the first stage that differs: eager module, exported program, edge program or file."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from exporter.errors import InvalidPte
-from exporter.parity import Step
+from exporter.schedule import Step
 
 
 class RuntimeFailed(Exception):
