@@ -58,7 +58,13 @@ def upload_pack(call: Call) -> Response:
 
 
 def _upload_pack(call: Call, *options: str) -> subprocess.Popen[bytes]:
-    repo = call.repo()
+    try:
+        repo = call.repo()
+    except HubError as error:
+        if call.user is None:  # git sends its password only when it is asked for one
+            error.status, error.message = 401, "Sign in with a token as the password"
+            error.headers["WWW-Authenticate"] = 'Basic realm="Local Hub"'
+        raise
     git = shutil.which("git")
     if git is None:
         raise HubError(501, "git is not installed here, so there is nothing to clone with")

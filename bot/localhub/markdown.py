@@ -120,7 +120,7 @@ def _address(value: str, base: str, *, image: bool) -> str | None:
     except ValueError:
         return None
     if parts.scheme or parts.netloc or value.startswith("#"):
-        return value if not image or parts.scheme in ("http", "https") else None
+        return None if image else value  # an image from elsewhere would tell its server who looks
     path = value.strip().removeprefix("./")
     if not base or path.startswith("/") or ".." in path.split("/"):
         return None if image else "#"
@@ -131,7 +131,9 @@ def blocks(text: str) -> list[str]:
     """The markdown source of each top-level block."""
     lines = text[:MAX_RENDERED].splitlines(keepends=True)
     spans = [token.map for token in _MARKDOWN.parse(text[:MAX_RENDERED]) if token.level == 0 and token.map]
-    starts = sorted({span[0] for span in spans})
+    if not spans:
+        return [text.rstrip()] if text.strip() else []
+    starts = [0, *sorted({span[0] for span in spans if span[0] > spans[0][0]})]
     return ["".join(lines[start:end]).rstrip() for start, end in zip(starts, [*starts[1:], len(lines)], strict=True)]
 
 

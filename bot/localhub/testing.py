@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ RECORDED = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and its reply; bodies are decoded JSON (ndjson: a list; a form: name -> values), or None for others."""
+    """One request and its reply; bodies are decoded JSON (ndjson: a list; a form: name -> values), others None."""
 
     method: str
     path: str
@@ -95,8 +95,11 @@ class Tap:
         async def writing(message: Message) -> None:
             if message["type"] == "http.response.start":
                 start.update(message)
-            elif len(got) < RECORDED:
-                got.extend(message.get("body", b""))
+            else:
+                if len(got) < RECORDED:
+                    got.extend(message.get("body", b""))
+                if not message.get("more_body"):  # before the client has it all, and looks at what was recorded
+                    self.traffic.append(_exchange(scope, path, bytes(sent), start, bytes(got)))
             if fault is None or fault.action != "drop":
                 await send(message)
 
@@ -109,16 +112,6 @@ class Tap:
             await JSONResponse({"error": "injected fault"}, fault.action, fault.headers)(scope, receive, writing)
         else:
             await self.app(scope, reading, writing)
-        headers = {key.decode().lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        answered = {key.decode().lower(): value.decode("latin-1") for key, value in start["headers"]}
-        request_type, response_type = headers.get("content-type", ""), answered.get("content-type", "")
-        self.traffic.append(
-            Exchange(
-                scope["method"], path, scope["query_string"].decode("latin-1"), request_type,
-                _decode(request_type, bytes(sent)), start["status"], response_type,
-                _decode(response_type, bytes(got)),
-            )
-        )  # fmt: skip
         if fault and fault.action == "drop":
             await self._abort(scope)
 
@@ -188,6 +181,16 @@ def running_hub(data: Path | None = None, *, limits: Limits | None = None) -> It
             listener.close()
 
 
+def _exchange(scope: Scope, path: str, sent: bytes, start: dict[str, Any], got: bytes) -> Exchange:
+    def content_type(headers: Iterable[tuple[bytes, bytes]]) -> str:
+        return next((value.decode("latin-1") for key, value in headers if key.lower() == b"content-type"), "")
+
+    asked, answered = content_type(scope["headers"]), content_type(start["headers"])
+    query = scope["query_string"].decode("latin-1")
+    sent_json, got_json = _decode(asked, sent), _decode(answered, got)
+    return Exchange(scope["method"], path, query, asked, sent_json, start["status"], answered, got_json)
+
+
 def _decode(content_type: str, body: bytes) -> Any:
     try:
         if "ndjson" in content_type:
@@ -196,6 +199,6 @@ def _decode(content_type: str, body: bytes) -> Any:
             return json.loads(body)
         if content_type.startswith("application/x-www-form-urlencoded"):
             return parse_qs(body.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         pass  # recorded as None: what is not JSON is none of the recorder's business
     return None
