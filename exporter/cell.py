@@ -123,6 +123,7 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
     return Cell(
         backend=job.backend.name,
         precision=job.precision,
+        title=job.backend.title,
         shape_policy=job.backend.shape_policy,
         attention=job.attention,
         seconds=clock.seconds,
