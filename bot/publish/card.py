@@ -8,6 +8,7 @@ from the report goes through ``bot.publish.markdown``.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from bot.publish import words
 from bot.publish.markdown import SAFE_PATH, block, code, link, one_line, table, text
@@ -91,6 +92,20 @@ def missing_list(report: Report) -> list[str]:
     return lines
 
 
+def quality_notes(report: Report) -> list[str]:
+    """A line for each thing to say of quantized files that are not faithful, naming the files."""
+    poor = [c for c in report.good_cells if c.quality is not None and c.quality.verdict != "faithful"]
+    return _grouped((cell.quality.words, cell) for cell in poor if cell.quality is not None)
+
+
+def _grouped(said: Iterable[tuple[str, Cell]]) -> list[str]:
+    """One line per text, with all the cells that it is said of."""
+    groups: dict[str, list[str]] = {}
+    for words_of_it, cell in said:
+        groups.setdefault(words_of_it, []).append(f"{code(cell.backend)} {code(cell.precision)}")
+    return [f"- {', '.join(cells)}: {text(one, 800)}" for one, cells in groups.items()]
+
+
 def runtime_version(report: Report) -> str | None:
     """The ExecuTorch version that made the files; None when the report has none that can be shown."""
     version = report.toolchain.get("executorch", "").split("+")[0]
@@ -113,16 +128,13 @@ def _opening(report: Report) -> str:
 
 def _advice(report: Report) -> list[str]:
     best = words.recommended(report)
-    lines = []
+    lines: list[str] = []
     if best is not None and not words.damaged(best):
         lines.append(f"Start with {code(f'{FOLDER}/{best.file}')}.")
     elif best is not None:
         lines.append("**No file here is recommended**: quantization damaged every one of them.")
-    for cell in report.good_cells:
-        if cell.quality is not None and cell.quality.verdict != "faithful":
-            lines.append(f"- {code(cell.backend)} {code(cell.precision)}: {text(cell.quality.words, 800)}")
-    lines += [f"- {code(c.backend)} {code(c.precision)}: {text(note)}" for c in report.good_cells for note in c.notes]
-    return ["\n".join(lines[:1]), "\n".join(lines[1:])] if len(lines) > 1 else lines
+    notes = [*quality_notes(report), *_grouped((note, cell) for cell in report.good_cells for note in cell.notes)]
+    return [*lines, "\n".join(notes)] if notes else lines
 
 
 def _missing(report: Report) -> list[str]:
@@ -184,8 +196,8 @@ def python_snippet(cell: Cell, report: Report, repo_id: str | None, version: str
             '    prompt = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], '
             "tokenize=False, add_generation_prompt=True)",
             "runner = TextLLMRunner(model, words)",
-            "runner.generate(prompt, GenerationConfig(echo=False, temperature=0.0, max_new_tokens=100),",
-            '                token_callback=lambda piece: print(piece, end="", flush=True))',
+            "# It prints the answer as it comes, token by token.",
+            "runner.generate(prompt, GenerationConfig(echo=False, temperature=0.0, max_new_tokens=100))",
         ]
     )
 
@@ -200,10 +212,10 @@ def _compatibility(report: Report) -> str:
 
 
 def _making(report: Report, command: str) -> list[str]:
-    source = code(report.model.revision) if report.model.revision else "a local directory"
+    source = f"revision {code(report.model.revision)}" if report.model.revision else "a local directory"
     versions = ", ".join(f"{text(name)} {text(version)}" for name, version in sorted(report.toolchain.items()))
     return [
-        f"By {text(report.generator)} from revision {source}, with {versions}:",
+        f"By {text(report.generator)} from {source}, with {versions}:",
         block(one_line(command, 1000), "sh"),
         "To make the files again and compare them byte by byte, run this in a clone of this repository:",
         block(f"ptebot rebuild {MANIFEST}", "sh"),

@@ -9,7 +9,7 @@ import re
 
 from bot import plan
 from bot.publish import words
-from bot.publish.card import MANIFEST, files_table, missing_list
+from bot.publish.card import MANIFEST, files_table, missing_list, quality_notes
 from bot.publish.markdown import code, one_line, text
 from bot.publish.marker import CLOSED, Marker
 from exporter.report import Cell, Report
@@ -87,11 +87,7 @@ def _description(report: Report, table: str) -> str:
 
 
 def _warnings(report: Report) -> list[str]:
-    lines = [
-        f"- {code(cell.backend)} {code(cell.precision)}: {text(cell.quality.words, 800)}"
-        for cell in report.good_cells
-        if cell.quality is not None and cell.quality.verdict != "faithful"
-    ]
+    lines = quality_notes(report)
     return [_warning_title(report.good_cells), "\n".join(lines)] if lines else []
 
 

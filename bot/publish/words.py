@@ -21,6 +21,7 @@ VERDICT_WORDS = {
     "damaged": "**damaged by quantization**: do not use it without reading on",
 }
 """Words for exporter/bounds.py's verdicts; any other verdict is shown as it is."""
+REFERENCES = {"full precision": "the original in full precision", "quantized eager": "its quantized reference"}
 _SIGNS = {"<=": "≤", ">=": "≥"}
 _RANK = {"faithful": 0, "degraded": 1, "damaged": 3}
 
@@ -55,14 +56,14 @@ def parity(cell: Cell) -> str:
     passed = cell.parity.passed
     if comparison is None:
         return "passed" if passed else "failed"
-    verb = "same as" if passed else "differs from"
+    verb = "matches" if passed else "differs from"
     told = _telling_figure(comparison, passed)
-    return f"{verb} {comparison.against}" + (f": {figure(told)}" if told else "")
+    return f"{verb} {REFERENCES.get(comparison.against, comparison.against)}" + (f": {figure(told)}" if told else "")
 
 
 def figure(one: Figure) -> str:
     bound = "" if one.bound is None else f" (bound {_SIGNS.get(one.relation, one.relation)} {one.bound:.3g})"
-    return f"{one.name} {one.value:.3g}{bound}"
+    return f"{one.name.replace('_', ' ')} {one.value:.3g}{bound}"
 
 
 def quality(cell: Cell) -> str:

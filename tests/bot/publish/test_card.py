@@ -38,11 +38,11 @@ def test_each_file_has_its_row() -> None:
     assert table[0][3:6] == [
         "21 bytes",
         "no delegate, 0 ops left",
-        "same as full precision: max difference 1.1e-05 (bound ≤ 0.001)",
+        "matches the original in full precision: max difference 1.1e-05 (bound ≤ 0.001)",
     ]
     assert table[2][4:] == [
         "14 delegates, 5 ops left",
-        "same as quantized eager: mean KL 0.0002 (bound ≤ 0.01)",
+        "matches its quantized reference: mean KL 0.0002 (bound ≤ 0.01)",
         "perplexity 18.29 → 28.29, same top token 65.1%, KL 0.55 nats",
         "ran on the ExecuTorch runtime, every bound met; quantization costs little",
     ]
