@@ -24,6 +24,7 @@ from exporter.quantize import Quantized
 
 _INT4: torch.dtype = vars(torch)["int4"]  # torch's type stubs do not name it
 _FORMATS = {_INT4: "int4", torch.int8: "int8"}
+_WORTH_TELLING = 0.05  # norms and biases are far below; an unquantized embedding or expert is above
 GROUP_SIZE = 32
 """Inputs per int4 scale; what ExecuTorch's XNNPACK kernels and its own LLM recipes use."""
 
@@ -76,6 +77,9 @@ class _RoundToNearest:
         bits = {"int4": 0, "int8": 0, "fp32": 0}
         for parameter in work.parameters():
             bits[_FORMATS.get(getattr(parameter, "target_dtype", parameter.dtype), "fp32")] += parameter.numel()
+        share = bits["fp32"] / max(sum(bits.values()), 1)
+        if share > _WORTH_TELLING:
+            notes.append(f"{share:.0%} of the parameters stay in float32")
         return Quantized(model=work, notes=notes, bits=bits)
 
 
