@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -224,7 +225,7 @@ class SlashSafe:
 
 
 def _error_reply(_request: Request, error: HubError) -> Response:
-    headers = {"X-Error-Message": error.message.encode("ascii", "replace").decode().replace("\n", " ")}
+    headers = {"X-Error-Message": re.sub(r"[^ -~]", "?", error.message)[:500]}
     if error.code:
         headers["X-Error-Code"] = error.code
     return reply({"error": error.message, **error.extra}, error.status, headers | error.headers)

@@ -157,6 +157,14 @@ def test_error_codes_for_the_client(http, served: str) -> None:
     assert http.request("PATCH", "/api/whoami-v2").status_code == 405
 
 
+def test_what_a_client_sent_cannot_become_a_header(alice: HfApi, repo: str, http) -> None:
+    body = {"startingPoint": "nowhere\r\nSet-Cookie: a=b\u20ac" + "x" * 5000}
+    reply = http.post(f"/api/models/{repo}/branch/b", json=body, token=alice.token)
+    assert (reply.status_code, reply.headers["x-error-code"]) == (404, "RevisionNotFound")
+    assert "set-cookie" not in reply.headers
+    assert len(reply.headers["x-error-message"]) <= 500
+
+
 def test_commits_come_in_pages(alice: HfApi, repo: str, http) -> None:
     for number in range(4):
         alice.create_commit(repo, [CommitOperationAdd("n.txt", str(number).encode())], commit_message=f"c{number}")
