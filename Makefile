@@ -24,12 +24,13 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	bash -n .ci/run
 
 docs: setup
 	$(BIN)/python -m bot.docs
 
 bench: setup
-	$(BIN)/python bench/export.py
+	$(BIN)/python bench/export.py $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist
