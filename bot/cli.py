@@ -6,6 +6,7 @@ code; anything else is a defect, exit code 1, with a traceback only under ``--de
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -18,7 +19,7 @@ import click
 from bot.commands import COMMANDS
 from bot.console import Console
 from exporter import __version__
-from exporter.errors import PtebotError
+from exporter.errors import DiskFull, PtebotError
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -72,26 +73,31 @@ def _run(args: list[str], console: Console) -> int:
     try:
         result = cli.main(args, prog_name="ptebot", standalone_mode=False, obj=console)
         return result if isinstance(result, int) else 0
-    except PtebotError as error:
-        console.error(error)
-        return error.exit_code
     except click.UsageError as error:
         console.ended("UsageError", error.exit_code, error.format_message(), "Read the command's --help.")
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        console.ended("Interrupted", INTERRUPTED, "Interrupted by Ctrl-C.")
-        console.err.print("Interrupted.")
-        return INTERRUPTED
-    except Terminated:
-        console.ended("Terminated", TERMINATED, "Ended by SIGTERM.")
-        console.err.print("Terminated.")
-        return TERMINATED
+    except (KeyboardInterrupt, click.Abort, Terminated) as error:
+        name, code = ("Terminated", TERMINATED) if isinstance(error, Terminated) else ("Interrupted", INTERRUPTED)
+        console.ended(name, code, f"{name} from outside.")
+        console.err.print(f"{name}.")
+        return code
     except BrokenPipeError:
         raise
     except Exception as error:
-        console.unexpected(error)
-        return 1
+        typed = _typed(error)
+        if typed is None:
+            console.unexpected(error)
+            return PtebotError.exit_code
+        console.error(typed)
+        return typed.exit_code
+
+
+def _typed(error: Exception) -> PtebotError | None:
+    """The failure as one that we explain; None where it is a defect."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"The disk ran full: {error.filename or error.strerror}.")
+    return error if isinstance(error, PtebotError) else None
 
 
 def main() -> None:

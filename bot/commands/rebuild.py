@@ -7,6 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from bot.commands.options import output_options
 from bot.console import Console
 from bot.errors import InvalidManifest, RebuildDiffers
 from exporter.report import Report
+
+if TYPE_CHECKING:
+    from bot.sources import HubModel, LocalModel
 
 MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
@@ -94,7 +98,7 @@ def read_manifest(path: Path) -> Report:
     return report
 
 
-def _pinned(report: Report, endpoint: str | None):  # type: ignore[no-untyped-def]
+def _pinned(report: Report, endpoint: str | None) -> HubModel | LocalModel:
     from bot import sources
 
     if report.model.repo_id is None or report.model.revision is None:

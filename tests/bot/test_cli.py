@@ -217,3 +217,16 @@ def test_signals_end_a_command_cleanly(tmp_path: Path, number: signal.Signals, e
     assert process.returncode == expected
     assert json.loads(out)["error"]["exit_code"] == expected
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.platform
+def test_a_full_disk_is_a_typed_failure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object, **__: object) -> None:
+        with Path("/dev/full").open("w") as file:
+            file.write("x")
+
+    monkeypatch.setattr("bot.sources.open_model", fill)
+    code, out, _ = run(capsys, "export", "x", "--json")
+    assert code == 24
+    assert json.loads(out)["error"]["class"] == "DiskFull"
