@@ -87,7 +87,7 @@ def dequantize_affine(
     if zero_point is not None:
         values = values - _aligned(zero_point, blocks)
     values = values * _aligned(scale, blocks)
-    return values.reshape(input.shape) if split else values
+    return (values.reshape(input.shape) if split else values).to(output_dtype)
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
