@@ -21,6 +21,7 @@ from bot.hubapi import CommitConflict, asking, connect, scrub
 from bot.publish import decide as steps
 from bot.publish import message, state
 from bot.publish.offer import Offer, make_offer
+from bot.publish.offer import Operation as Offered
 from bot.publish.state import CARD, Branch, State
 from exporter.errors import NoGoodCell
 from exporter.report import Report
@@ -30,6 +31,8 @@ MOST_STEPS = 12
 PAUSE_SECONDS = 1.0
 """Before the first look after a failed call; doubled each time. A slow commit may still arrive meanwhile."""
 MOST_FAILURES = 5
+
+GITIGNORE = ".gitignore"
 
 Operation = Literal["created", "updated", "unchanged", "none"]
 
@@ -134,7 +137,7 @@ class _Publishing:
         """Look, decide, act; what came of it once nothing is left to do."""
         now = state.look(self._api, self._repo_id, author, self._created)
         changed = now.moved(self._offer.report.model.files)
-        if changed:
+        if changed and not self._acted:
             raise SourceMoved(
                 f"The main branch of {now.repo_id} has other content than was exported: {', '.join(changed[:5])}."
             )
@@ -145,7 +148,7 @@ class _Publishing:
         branch = state.read_branch(self._api, now.repo_id, pull.ref, self._seen) if pull is not None else None
         step = steps.decide(self._offer.report, now, main, branch)
         if isinstance(step, steps.Finish):
-            return self._finish(step, branch or main)
+            return self._finish(step, branch if step.pull is not None and branch is not None else main)
         if self._dry_run:
             return self._preview(step, main)
         self._act(step, now, main)
@@ -165,15 +168,15 @@ class _Publishing:
         if isinstance(step, steps.Create):
             if self._created:
                 raise PublishFailed(f"Pull request {max(self._created)} was opened and cannot be found again.")
-            self._say("opening the pull request")
+            self._say(f"opening the pull request: {self._offer.size}")
             self._done = "created"
-            info = self._commit(now.repo_id, main, main.card, create_pr=True)
+            info = self._commit(now, main, main.card, create_pr=True)
             if info.pr_num is not None:
                 self._created.add(info.pr_num)
         elif isinstance(step, steps.Update):
-            self._say(f"refreshing pull request {step.pull.num}")
+            self._say(f"refreshing pull request {step.pull.num}: {self._offer.size}")
             self._done = self._done or "updated"
-            self._commit(now.repo_id, step.branch, main.card, revision=step.pull.ref)
+            self._commit(now, step.branch, main.card, revision=step.pull.ref)
         elif isinstance(step, steps.Describe):
             self._done = self._done or "updated"
             with asking(f"describing pull request {step.pull.num}", self._api):
@@ -198,15 +201,17 @@ class _Publishing:
                     raise
 
     def _commit(
-        self, repo_id: str, branch: Branch, card: bytes | None, *, revision: str = "main", create_pr: bool = False
+        self, now: State, branch: Branch, card: bytes | None, *, revision: str = "main", create_pr: bool = False
     ) -> CommitInfo:
         """One commit on top of ``branch`` with everything in it that differs from what should be there."""
         operations = self._offer.operations(branch, card)
         title = message.pr_title(self._offer.report)
-        with asking(f"committing to {repo_id}", self._api):
+        with asking(f"committing to {now.repo_id}", self._api):
+            if GITIGNORE in now.source:
+                self._refuse_if_ignored(now.repo_id, operations, revision, create_pr)
             try:
                 return self._api.create_commit(
-                    repo_id,
+                    now.repo_id,
                     operations,
                     commit_message=title,
                     commit_description=message.pr_description(self._offer.report) if create_pr else "",
@@ -219,6 +224,17 @@ class _Publishing:
                     raise
                 said = " ".join(scrub(str(error), str(self._api.token)).split())
                 raise CardInvalid(f"The Hub does not take the card: {said[:400]}") from None
+
+    def _refuse_if_ignored(self, repo_id: str, operations: list[Offered], revision: str, create_pr: bool) -> None:
+        """The Hub silently leaves out of a commit what the repository's .gitignore names."""
+        additions = [one for one in operations if isinstance(one, CommitOperationAdd)]
+        self._api.preupload_lfs_files(repo_id, additions, revision=revision, create_pr=create_pr)
+        ignored = [one.path_in_repo for one in additions if one._should_ignore]
+        if ignored:
+            raise PublishFailed(
+                f"The .gitignore of {repo_id} leaves out {', '.join(ignored[:3])}.",
+                remedy="Take the line that names it out of .gitignore on the main branch and run the command again.",
+            )
 
     def _preview(self, step: steps.Step, main: Branch) -> Published:
         branch = step.branch if isinstance(step, steps.Update) else main

@@ -79,8 +79,8 @@ def _description(report: Report, table: str) -> str:
         f"`{MANIFEST}` with every hash and figure, a section of README.md between markers, and the tag `executorch`. "
         "The rest of the card keeps every byte.",
         "To make the files again and compare them byte by byte, run "
-        f"`ptebot rebuild {MANIFEST}`. When the model changes, this pull request is refreshed. Close it, and none is "
-        "opened again for the same weights.",
+        f"`ptebot rebuild {MANIFEST}`. Run again after the model changed, ptebot refreshes this pull request. "
+        "Close it, and none is opened again for the same weights.",
         f"Made by {text(report.generator)}.",
     ]
     return "\n\n".join(parts) + "\n"

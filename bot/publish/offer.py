@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from bot.errors import OutputNotTrusted
 from bot.hashes import git_oid, git_oid_of
 from bot.hubapi import TreeFile
+from bot.publish import words
 from bot.publish.card import FOLDER, MANIFEST, section
 from bot.publish.markdown import SAFE_PATH
 from bot.publish.splice import splice
@@ -32,6 +33,12 @@ class Offer:
     section: str
     files: dict[str, tuple[Path, Cell]]
     """Path in the repository to the local file and its cell."""
+
+    @property
+    def size(self) -> str:
+        """How much there is, in words."""
+        total = sum(cell.size_bytes or 0 for _, cell in self.files.values())
+        return f"{len(self.files)} file{'' if len(self.files) == 1 else 's'}, {words.size(total)}"
 
     @property
     def manifest(self) -> bytes:

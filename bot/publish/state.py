@@ -166,7 +166,9 @@ def _manifest(api: HfApi, repo_id: str, commit: str, listed: TreeFile | None) ->
 
 def _pulls(api: HfApi, repo_id: str, author: str, known: set[int]) -> list[Pull]:
     with asking(f"listing the pull requests of {repo_id}", api):
-        listed = api.get_repo_discussions(repo_id, author=author, discussion_type="pull_request")
+        listed = api.get_repo_discussions(
+            repo_id, author=author, discussion_type="pull_request", discussion_status="all"
+        )
         nums = {d.num for d in listed if d.is_pull_request and d.author == author and d.status != "merged"} | known
         details = [api.get_discussion_details(repo_id, num) for num in sorted(nums)]
     return [pull for item in details if (pull := _ours(item, author, item.num in known)) is not None]

@@ -415,3 +415,21 @@ def test_a_renamed_file_leaves_no_old_one_behind(repo: Repository) -> None:
     repo.publish(repo.report([renamed]))
     below = {path for path in repo.files("refs/pr/1") if path.endswith(".pte")}
     assert below == {"executorch/xnnpack/renamed_xnnpack_fp32.pte"}
+
+
+def test_files_that_the_repository_ignores_are_not_left_out_silently(repo: Repository) -> None:
+    repo.push({".gitignore": b"*.pte\n"})
+    with pytest.raises(PublishFailed, match=r"\.gitignore .* leaves out executorch/portable/tiny_portable_fp32\.pte"):
+        repo.publish(repo.report())
+    assert repo.pulls() == []
+    repo.push({".gitignore": b"*.tmp\n"})
+    assert repo.publish(repo.report()).operation == "created"
+
+
+def test_an_open_pull_request_beside_a_main_branch_that_has_the_files(repo: Repository) -> None:
+    report = repo.report()
+    repo.publish(report)
+    names = [path for path in repo.files("refs/pr/1") if path.startswith("executorch/")]
+    repo.push({path: repo.read(path, "refs/pr/1") for path in [*names, "README.md"]})
+    done = repo.publish(report)
+    assert (done.operation, done.pr_num, done.revision) == ("unchanged", None, repo.head)

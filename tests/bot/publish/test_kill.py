@@ -62,15 +62,15 @@ def test_killed_while_it_opens_and_while_it_refreshes(repo: Repository) -> None:
             assert status in ("open", "closed")
             assert branch.manifest is not None and branch.offers(branch.manifest)
 
-    hits = killed_often(repo, report, [0, 3, 8, 9, 10, 10, 11, 11, 12], nothing_is_half_published)
-    assert hits >= 6
+    hits = killed_often(repo, report, [0, 8, 9, 10, 11, 11], nothing_is_half_published)
+    assert hits >= 3
     done = repo.publish(report)
     assert done.operation in ("created", "unchanged", "updated")
     assert [status for _, status in repo.pulls()].count("open") == 1
 
     other = repo.report([reports.cell("portable"), reports.cell("openvino")])
-    hits = killed_often(repo, other, [14, 17, 18, 19, 20, 21, 30, 33], nothing_is_half_published)
-    assert hits >= 5
+    hits = killed_often(repo, other, [14, 17, 18, 19, 20, 33], nothing_is_half_published)
+    assert hits >= 3
     done = repo.publish(other)
     assert done.pr_num is not None
     assert [status for _, status in repo.pulls()].count("open") == 1
