@@ -52,7 +52,13 @@ def start_position(start: Any) -> Iterator[None]:
 
 
 def update_cache(new: torch.Tensor, cache: torch.Tensor) -> None:
-    """Write ``new`` [1, kv_heads, S, head_dim] into ``cache`` [1, context, kv_heads, head_dim] in place."""
+    """Write ``new`` [1, kv_heads, S, head_dim] into ``cache`` [1, context, kv_heads, head_dim] in place.
+
+    Raises:
+        AttentionNotTaken: shapes differ; the native op would end the process.
+    """
+    if (new.shape[1], new.shape[3]) != (cache.shape[2], cache.shape[3]):
+        raise AttentionNotTaken(f"keys or values of {tuple(new.shape)} for a cache of {tuple(cache.shape)}")
     torch.ops.llama.update_cache(new.transpose(1, 2), cache, _start.get())
 
 
@@ -84,6 +90,8 @@ def runtime_sdpa(
         raise AttentionNotTaken(f"keys and values of different widths in {type(module).__name__}")
     if is_causal is False:
         raise AttentionNotTaken(f"bidirectional attention in {type(module).__name__}")
+    if query.shape[1] % key.shape[2]:
+        raise AttentionNotTaken(f"{query.shape[1]} query heads over {key.shape[2]} key heads")
     causal = attention_mask is None
     out = torch.ops.llama.custom_sdpa(
         query.transpose(1, 2), key, value, _start.get(), attention_mask, 0.0, causal, scaling

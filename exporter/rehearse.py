@@ -5,6 +5,7 @@ A recipe that fails only at its last step is found on one layer in seconds, not 
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from exporter.backends import Backend
 from exporter.cell import Job, make
 from exporter.checkpoint import Checkpoint
 from exporter.errors import UnsupportedModel
+from exporter.fit import cache_shapes
 from exporter.guard import shown
 from exporter.rehearsal import one_layer
 from exporter.schedule import chunks, feed
@@ -70,13 +72,22 @@ def _custom_refused(ckpt: Checkpoint) -> str:
         with torch.no_grad():
             expected = model(ids, use_cache=False).logits[0]
             use_attention(model, "custom", ckpt.attention)
-            module = ExportableModule(model, length + 1, "custom")
+            module = ExportableModule(model, length + 1, "custom", _caches(model, ckpt))
             got = feed(lambda tokens, position: module(tokens, position)[0], ids, chunks(length))
     except Exception as error:  # whatever refuses here, stock attention is the answer
         return shown(error) or type(error).__name__
     difference = (got - expected).abs().max().item() / expected.std().item()
     # 1e-3 of a standard deviation: bounds.py; another mask or scale shows tenths.
     return "" if difference <= 1e-3 else f"its logits differ by {difference:.2g} standard deviations"
+
+
+def _caches(model: PreTrainedModel, ckpt: Checkpoint) -> tuple[tuple[int, int], ...]:
+    """(kv heads, head_dim) of each layer of the small model."""
+    with torch.device("meta"):
+        twin = ckpt.model_class._from_config(
+            copy.deepcopy(model.config), dtype=torch.float32, attn_implementation=ckpt.attention
+        )
+    return cache_shapes(twin)
 
 
 def _rows(model: PreTrainedModel) -> int:
@@ -96,7 +107,7 @@ def chain(ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, ki
             full = parity.reference(model, [text], end)
             own = None if recipe.exact else parity.reference(quantized, [text], end)
             use_attention(quantized, kind, ckpt.attention)
-            module = ExportableModule(quantized, _CONTEXT, kind)
+            module = ExportableModule(quantized, _CONTEXT, kind, _caches(model, ckpt))
             exported = trace.trace(module, backend.shape_policy)
             job = Job(
                 backend=backend,

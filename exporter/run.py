@@ -187,7 +187,7 @@ class _Work:
             try:
                 with self.clock.stage(f"trace {precision} {policy} {kind}"):
                     use_attention(quantized.model, kind, self.ckpt.attention)
-                    module = ExportableModule(quantized.model, self.max_seq_len, kind)
+                    module = ExportableModule(quantized.model, self.max_seq_len, kind, self.ckpt.caches)
                     exported = trace.trace(module, policy)
             except Exception as error:  # a program that cannot be traced takes its backends with it, no others
                 made += self._all_failed(group, precision, "trace", error)

@@ -12,6 +12,7 @@ right beyond the window, where transformers' module is not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -71,9 +72,16 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
             caller through ``use_attention``; its generation config is left as it was.
         max_seq_len: context length in tokens.
         kind: ``custom`` (the runtime's SDPA and cache ops) or ``stock`` (core ops only).
+        caches: (kv heads, head_dim) of each layer's cache; default: as the config has it.
     """
 
-    def __init__(self, model: PreTrainedModel, max_seq_len: int, kind: Attention = "stock") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        max_seq_len: int,
+        kind: Attention = "stock",
+        caches: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
         if kind == "custom":
             attention.load_ops()
         kept = model.generation_config
@@ -89,9 +97,12 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
         layer_class = RuntimeLayer if kind == "custom" else PositionedLayer
         self.layers: list[PositionedLayer] = []
         for i in range(len(self.static_cache.layers)):
-            keys, values = getattr(self, f"key_cache_{i}"), getattr(self, f"value_cache_{i}")
+            keys = getattr(self, f"key_cache_{i}")
+            if caches is not None:
+                # What the config says of heads is not always what the layers hand over.
+                keys = torch.zeros(1, caches[i][0], max_seq_len, caches[i][1], dtype=keys.dtype)
             layer = layer_class(max_seq_len)
-            layer.lazy_initialization(keys, values)
+            layer.lazy_initialization(keys, keys)
             self.register_buffer(f"key_cache_{i}", layer.keys, persistent=False)
             self.register_buffer(f"value_cache_{i}", layer.values, persistent=False)
             self.layers.append(layer)
