@@ -20,10 +20,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from bot import child
-from bot.errors import ExporterFailed, OutputNotTrusted
+from bot.errors import ExporterFailed, OutputNotTrusted, OutputNotWritable
 from exporter import report as reports
 from exporter import spec as specs
-from exporter.errors import NoGoodCell, NotEnoughMemory, PtebotError, all_errors
+from exporter.errors import NoGoodCell, NotEnoughMemory, OutputNotEmpty, PtebotError, all_errors
 from exporter.report import Report
 from exporter.spec import ExportSpec
 
@@ -61,23 +61,51 @@ def run_export(
 ) -> Report:
     """Export ``model_dir`` into ``out_dir`` (absent or empty) in a child process.
 
-    Returns the report also when no cell is good: ask ``report.good_cells``.
+    Returns the report also when no cell is good: ask ``report.good_cells``. However the child ends, nothing
+    but a whole output that bears its report out appears in ``out_dir`` or stays beside it.
 
     Raises:
+        OutputNotEmpty, OutputNotWritable: ``out_dir`` cannot take the output.
         PtebotError: the class that the exporter raised, with its text and remedy.
         NotEnoughMemory: the system killed the child.
         ExporterFailed: the child ended without a report or a typed error.
         OutputNotTrusted: the report and the files beside it do not agree.
     """
-    with _spec_file(spec) as path:
+    with _spec_file(spec) as path, _staged(out_dir) as made:
         run_stages(
             "exporter",
-            [path, str(model_dir.absolute()), str(out_dir.absolute())],
+            [path, str(model_dir.absolute()), str(made)],
             on_progress=on_progress,
             on_log=on_log,
             good_exits=(0, NoGoodCell.exit_code),
         )
-    return load_output(out_dir)
+        return load_output(made)
+
+
+@contextmanager
+def _staged(out_dir: Path) -> Iterator[Path]:
+    """A place beside ``out_dir`` that moves there when the block ends well, and goes when it does not.
+
+    The exporter stages its output too; but a child that the system killed for its memory cleans nothing up.
+    """
+    out_dir = out_dir.absolute()
+    existing = next(path for path in out_dir.parents if path.is_dir())
+    try:
+        if out_dir.is_symlink() or (out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir()))):
+            raise OutputNotEmpty(f"{out_dir} exists and is not an empty directory.")
+        scratch = tempfile.TemporaryDirectory(
+            prefix=f".{out_dir.name}.", suffix=".partial", dir=existing, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise OutputNotWritable(f"{existing} cannot be written to: {error.strerror}.") from None
+    with scratch:
+        made = Path(scratch.name, out_dir.name)
+        yield made
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            made.replace(out_dir)
+        except OSError as error:
+            raise OutputNotEmpty(f"{out_dir} cannot take the output any more: {error.strerror}.") from None
 
 
 def check_spec(spec: ExportSpec, *, on_log: OnLog = _silent) -> None:

@@ -37,7 +37,7 @@ def command(
 
     source = sources.open_model(model, revision=revision, endpoint=endpoint)
     asked = build_spec(model=source.ref, **spec)
-    out = out if out is not None else Path("ptebot-out", source.ref.name or "model")
+    out = out or Path("ptebot-out", source.ref.name or str(source.ref.repo_id).rpartition("/")[2])
     if isinstance(source, sources.HubModel):
         export_process.check_spec(asked, on_log=console.log)
     sources.check_output(out)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save_file
 
@@ -19,6 +20,7 @@ from bot import cli
 from bot.commands import COMMANDS
 from exporter import __version__
 from tests.bot.reports import report, write
+from tests.exporter.models import tiny_model
 
 
 def ptebot(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -230,3 +232,28 @@ def test_a_full_disk_is_a_typed_failure(capsys: pytest.CaptureFixture[str], monk
     code, out, _ = run(capsys, "export", "x", "--json")
     assert code == 24
     assert json.loads(out)["error"]["class"] == "DiskFull"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 29), (signal.SIGINT, 130)])
+def test_an_export_that_ends_early_leaves_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """SIGKILL to the exporter, as the system does when memory runs out; Ctrl-C to the command."""
+    model = tiny_model("llama", tmp_path / "model", num_hidden_layers=1)
+    options = ["--backends", "portable", "--precision", "fp32", "--max-seq-len", "32", "--no-rehearse"]
+    command = [sys.executable, "-m", "bot.cli", "export", str(model), *options, "--out", str(tmp_path / "deep/out")]
+    process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for line in process.stderr:
+        if " lower " in line:
+            (child,) = psutil.Process(process.pid).children()
+            (child if number == signal.SIGKILL else process).send_signal(number)
+            break
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert json.loads(out)["error"]["exit_code"] == code
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory that not even root can write to")
+@pytest.mark.platform
+def test_an_output_directory_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(capsys, "export", tmp_path, "--out", "/proc/out")[0] == 56
