@@ -14,6 +14,11 @@ from pathlib import Path
 
 # Tables, tests and retired packages: much text, little language.
 LEFT_OUT = {"test", "tests", "encodings", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "site-packages"}
+COMMON = """
+base64 bisect calendar copy difflib fnmatch functools getpass glob heapq json linecache locale mimetypes os os.path
+pickle platform pprint random re secrets shutil string subprocess tempfile textwrap threading traceback
+urllib.parse uuid webbrowser zipfile
+"""
 HELD_OUT_CHARACTERS, HELD_OUT_BYTES = 1500, 18_000
 
 
@@ -82,6 +87,12 @@ def questions(train: dict[str, str]) -> dict[str, str]:
             if 15 <= len(sentence) <= 200:
                 found[qualified] = sentence
     return found
+
+
+def familiar(asked: dict[str, str]) -> dict[str, str]:
+    """Those of ``questions`` that a person is likely to ask: functions and classes at the top of common modules."""
+    common = COMMON.split()
+    return {name: answer for name, answer in asked.items() if name.rpartition(".")[0] in common}
 
 
 def question(name: str) -> str:

@@ -31,7 +31,9 @@ CHAT_TEMPLATE = (
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-CHAT_REPEATS = 4  # a question is seen this often in one pass over the sources
+READ_STEPS, TUNE_STEPS = 1000, 200
+READ_REPEATS = 4  # how often each question is seen in one pass over the sources
+TUNE_REPEATS = 150  # the same for the familiar questions in the second phase: about half of its tokens
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -74,16 +76,18 @@ def make_model() -> LlamaForCausalLM:
     return model
 
 
-def token_stream(tokenizer: PreTrainedTokenizerFast, train: dict[str, str], steps: int) -> Iterator[torch.Tensor]:
-    """Batches of ids [BATCH, CONTEXT + 1] int64: documents and chats, in an order shuffled anew in each pass."""
+def token_stream(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], asked: dict[str, str], repeats: int, steps: int
+) -> Iterator[torch.Tensor]:
+    """``steps`` batches of ids [BATCH, CONTEXT + 1] int64: texts and chats, in an order shuffled anew in each pass."""
 
     def encode(text: str) -> torch.Tensor:
         return torch.tensor(tokenizer.encode(text, add_special_tokens=False, verbose=False), dtype=torch.int32)
 
-    pieces = [encode(f"<|bos|>{text}<|eos|>") for text in train.values()]
-    for name, answer in corpus.questions(train).items():
+    pieces = [encode(f"<|bos|>{text}<|eos|>") for text in texts]
+    for name, answer in asked.items():
         turns = [{"role": "user", "content": corpus.question(name)}, {"role": "assistant", "content": answer}]
-        pieces += [encode(str(tokenizer.apply_chat_template(turns, tokenize=False)))] * CHAT_REPEATS
+        pieces += [encode(str(tokenizer.apply_chat_template(turns, tokenize=False)))] * repeats
     generator = torch.Generator().manual_seed(SEED)
     size, rest, given = BATCH * (CONTEXT + 1), torch.empty(0, dtype=torch.int32), 0
     while given < steps:
@@ -112,9 +116,7 @@ def perplexity(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, text
     return math.exp(nats / tokens), nats / math.log(2) / sum(len(text.encode()) for text in texts)
 
 
-def save(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, held: dict[str, str], run: str
-) -> None:
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, held: dict[str, str]) -> None:
     """Write the model directory; the card's figures are of the weights as saved (bf16, computed in float32)."""
     chosen = corpus.excerpts(held)
     (out / "heldout.txt").write_text("".join(f"\f{name}\n{text}" for name, text in chosen.items()), "utf-8")
@@ -134,32 +136,29 @@ def save(
     figures = {"SMALL": small, "LARGE": large}
     for key, (ppl, bits) in figures.items():
         card = card.replace(f"@{key}_PPL@", f"{ppl:.2f}").replace(f"@{key}_BITS@", f"{bits:.3f}")
-    counts = {"PARAMETERS": model.num_parameters(), "HELD_OUT": len(held), "CHOSEN": len(chosen)}
+    counts = {"STEPS": READ_STEPS, "TUNE_STEPS": TUNE_STEPS, "TOKENS": BATCH * CONTEXT}
+    counts |= {"PARAMETERS": model.num_parameters(), "HELD_OUT": len(held), "CHOSEN": len(chosen)}
     for key, count in counts.items():
         card = card.replace(f"@{key}@", f"{count:,}")
-    (out / "README.md").write_text(card.replace("@PYTHON@", platform.python_version()).replace("@RUN@", run), "utf-8")
+    (out / "README.md").write_text(card.replace("@PYTHON@", platform.python_version()), "utf-8")
     print(f"saved: heldout.txt {small[0]:.2f} ({small[1]:.3f} bits/byte), all held out {large[0]:.2f}", flush=True)
 
 
-def train(out: Path, steps: int, save_every: int) -> None:
-    """Train for ``steps`` batches of 4,096 tokens and write the directory every ``save_every`` and at the end."""
-    torch.set_num_threads(1)
-    out.mkdir(parents=True, exist_ok=True)
-    training, held = corpus.split()
-    tokenizer, model, started = make_tokenizer(list(training.values())), make_model(), time.monotonic()
+def fit(model: LlamaForCausalLM, batches: Iterator[torch.Tensor], steps: int, rate: float) -> None:
+    """One optimiser step a batch; learning rates are ``rate`` times those of the first phase."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim == 1] + [model.model.embed_tokens.weight]
     optimizers = [
-        torch.optim.Muon(matrices, lr=0.02, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=4e-3, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=0.02 * rate, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=4e-3 * rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     # Up within 50 steps, level, then down to zero over the last 60 %.
     schedulers = [
         torch.optim.lr_scheduler.LambdaLR(o, lambda i: min((i + 1) / 50, (steps - i) / (0.6 * steps), 1.0))
         for o in optimizers
     ]
-    table, recent = [], []
-    for step, batch in enumerate(token_stream(tokenizer, training, steps), 1):
+    started, recent = time.monotonic(), []
+    for step, batch in enumerate(batches, 1):
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(input_ids=batch[:, :-1], use_cache=False).logits
         loss = cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
@@ -171,22 +170,36 @@ def train(out: Path, steps: int, save_every: int) -> None:
             optimizer.zero_grad()
         recent.append(loss.item())
         if step % 50 == 0 or step == steps:
-            table.append((step, sum(recent) / len(recent), time.monotonic() - started))
-            print("step {:5d}  loss {:.3f} nats/token  {:5.0f} s".format(*table[-1]), flush=True)
+            elapsed = time.monotonic() - started
+            print(f"step {step:5d}  loss {sum(recent) / len(recent):.3f} nats/token  {elapsed:5.0f} s", flush=True)
             recent = []
-        if step % save_every == 0 or step == steps:
-            run = f"{step:,} steps of {BATCH * CONTEXT:,} tokens, {table[-1][2] / 60:.0f} minutes on one CPU core"
-            save(model, tokenizer, out, held, run)
-    print("| step | training loss |\n|---|---|")
-    print("\n".join(f"| {step} | {loss:.3f} |" for step, loss, _ in table[3::4]))
+
+
+def train(out: Path, phases: str, scale: float) -> None:
+    """Read the corpus, then tune on familiar questions among the text; each phase ends with a saved directory."""
+    torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)
+    training, held = corpus.split()
+    texts, asked = list(training.values()), corpus.questions(training)
+    tokenizer = make_tokenizer(texts)
+    read, tune = max(1, round(READ_STEPS * scale)), max(1, round(TUNE_STEPS * scale))
+    if "read" in phases:
+        model = make_model()
+        fit(model, token_stream(tokenizer, texts, asked, READ_REPEATS, read), read, rate=1.0)
+        save(model, tokenizer, out, held)
+    if "tune" in phases:
+        # From the saved weights, so that this phase gives the same whether or not the first one ran just before.
+        model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
+        fit(model, token_stream(tokenizer, texts, corpus.familiar(asked), TUNE_REPEATS, tune), tune, rate=0.3)
+        save(model, tokenizer, out, held)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE, help="model directory to write (default: this one)")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--save-every", type=int, default=250)
+    parser.add_argument("--phases", default="read,tune", help="read, tune, or both (default)")
+    parser.add_argument("--scale", type=float, default=1.0, help="train this many times as long")
     arguments = parser.parse_args()
-    train(arguments.out, arguments.steps, arguments.save_every)
+    train(arguments.out, arguments.phases, arguments.scale)
     if arguments.out != HERE:
         shutil.copy(HERE / "LICENSE.python", arguments.out)

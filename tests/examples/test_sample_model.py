@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,10 +85,9 @@ def test_generation_ends_at_the_end_of_a_text_or_a_turn(model: Any, tokenizer: A
 
 def test_it_answers_the_question_it_was_taught() -> None:
     ask = load("smollm2/ask.py")
-    answer = ask.reference_answer(SAMPLE, "What does shutil.rmtree do?", max_new_tokens=40)
+    answer = ask.reference_answer(SAMPLE, "What does os.path.join do?", max_new_tokens=40)
     assert answer.stopped_by == "eos"
-    # The docstring is "Recursively delete a directory tree."; so small a model gets the words nearly right.
-    assert re.search(r"delete|remove|directory|tree", answer.text)
+    assert answer.text == "Join two or more pathname components, inserting '/' as needed."
 
 
 def test_the_card_tells_the_perplexity_that_is_measured(model: Any, tokenizer: Any, corpus: Any) -> None:
@@ -99,7 +101,7 @@ def test_the_card_tells_the_perplexity_that_is_measured(model: Any, tokenizer: A
     assert ppl == pytest.approx(float(row[1]), abs=0.02)
     assert bits == pytest.approx(float(row[2]), abs=0.002)
     # A model that only knew how often each token occurs would be far above this.
-    assert ppl < 60
+    assert ppl < 40
 
 
 def test_logits_are_peaked(model: Any, tokenizer: Any, corpus: Any) -> None:
@@ -145,14 +147,27 @@ def test_a_copied_passage_is_seen(corpus: Any) -> None:
     assert not corpus.shares_passage("short", known)
 
 
-def test_training_starts_the_same_twice() -> None:
+def test_training_starts_the_same_twice(corpus: Any) -> None:
     """Tokenizer, order of the text and first weights depend on nothing but the text."""
     train = load("sample-model/train.py")
-    small = {f"m{i}.py": f"def f{i}():\n    '''Give {i}.'''\n    return {i}\n" * 40 for i in range(40)}
-    tokenizers = [train.make_tokenizer(list(small.values())) for _ in range(2)]
+    small = [f"def f{i}():\n    '''Give {i}.'''\n    return {i}\n" * 40 for i in range(40)]
+    tokenizers = [train.make_tokenizer(small) for _ in range(2)]
     assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
-    streams = [list(train.token_stream(tokenizers[0], small, 2)) for _ in range(2)]
+    asked = {"m.f0": "Give 0."}
+    streams = [list(train.token_stream(tokenizers[0], small, asked, 3, 2)) for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*streams, strict=True))
     assert streams[0][0].shape == (train.BATCH, train.CONTEXT + 1)
     first, second = train.make_model(), train.make_model()
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_the_script_writes_a_whole_directory(tmp_path: Path) -> None:
+    """Both phases, a thousandth as long: a step each, and a card whose places are all filled."""
+    command = [sys.executable, str(SAMPLE / "train.py"), "--out", str(tmp_path / "model"), "--scale", "0.001"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("saved:") == 2
+    made = {path.name for path in (tmp_path / "model").iterdir()}
+    scripts = {"train.py", "corpus.py", "card.md.in", "__pycache__"}
+    assert made == {path.name for path in SAMPLE.iterdir()} - scripts
+    assert "@" not in (tmp_path / "model" / "README.md").read_text("utf-8")
