@@ -21,7 +21,20 @@ from typing import Any
 
 import torch
 
-from exporter import __version__, cell, checkpoint, facts, parity, quantize, rehearse, report, staging, texts, trace
+from exporter import (
+    __version__,
+    cell,
+    checkpoint,
+    facts,
+    parity,
+    quantize,
+    rehearse,
+    report,
+    sizing,
+    staging,
+    texts,
+    trace,
+)
 from exporter.backends import Backend, ShapePolicy
 from exporter.checkpoint import Checkpoint
 from exporter.guard import shown
@@ -69,7 +82,7 @@ def export(spec: ExportSpec, model_dir: Path, out_dir: Path, progress: OnProgres
         ckpt = checkpoint.inspect(model_dir, spec.model)
         max_seq_len = checkpoint.context_length(ckpt, spec.max_seq_len)
         tokenizer = checkpoint.load_tokenizer(ckpt)
-        staging.check_space(out_dir, _needed_bytes(ckpt, len(todo.make)))
+        sizing.check(ckpt, max_seq_len, len(todo.make), out_dir)
         with staging.staged(out_dir) as directory:
             work = _Work(spec, ckpt, max_seq_len, tokenizer, directory, progress, len(todo.make))
             cells = {(made.backend, made.precision): made for made in (*work.make(todo.make), *todo.skipped)}
@@ -93,11 +106,6 @@ def export(spec: ExportSpec, model_dir: Path, out_dir: Path, progress: OnProgres
             (directory / REPORT).write_text(report.dumps(result), encoding="utf-8")
     progress(Progress(stage="done", fraction=1.0, message=f"{len(result.good_cells)} of {len(ordered)} files are good"))
     return result
-
-
-def _needed_bytes(ckpt: Checkpoint, files: int) -> int:
-    # A float32 file with its embedding stored twice is the largest that a cell makes.
-    return files * ckpt.info.parameters * 4 * 3 // 2
 
 
 class _Work:

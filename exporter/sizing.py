@@ -1,0 +1,64 @@
+"""Memory and disk that an export needs, checked before anything starts.
+
+Estimates, so that a large model is refused with figures instead of being killed without a word. They are meant
+to be too low rather than too high: what fits is never refused for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from exporter import staging
+from exporter.checkpoint import Checkpoint
+from exporter.errors import NotEnoughMemory
+
+BASE_BYTES = 600_000_000
+"""The process with torch, transformers and executorch loaded: 0.58 to 0.65 GB measured."""
+WEIGHTS_FACTOR = 3.0
+"""Times the float32 weights: the model, the traced program's and the lowered program's copies. SmolLM2-135M
+(0.54 GB of float32 weights) peaked at 2.7 GB above nothing, which is the base and 3.9 times the weights."""
+_CGROUP = Path("/sys/fs/cgroup")
+_FILE_FACTOR = 1.5
+"""Times the float32 weights: a float32 file whose tied embedding is stored twice is the largest that is made."""
+
+
+def memory_bytes(ckpt: Checkpoint, max_seq_len: int) -> int:
+    """The least memory that an export of this model takes, in bytes."""
+    caches = sum(2 * heads * head_dim * max_seq_len * 4 for heads, head_dim in ckpt.caches)
+    return int(BASE_BYTES + WEIGHTS_FACTOR * 4 * ckpt.info.parameters + caches)
+
+
+def disk_bytes(ckpt: Checkpoint, files: int) -> int:
+    """The most that so many files take, in bytes."""
+    return int(files * _FILE_FACTOR * 4 * ckpt.info.parameters)
+
+
+def check(ckpt: Checkpoint, max_seq_len: int, files: int, out_dir: Path) -> None:
+    """Refuse what cannot fit.
+
+    Raises:
+        NotEnoughMemory, DiskFull: with what is needed and what is there.
+    """
+    needed, there = memory_bytes(ckpt, max_seq_len), available_memory()
+    if needed > there:
+        raise NotEnoughMemory(
+            f"An export of {ckpt.info.parameters / 1e6:,.0f} M parameters takes at least {needed / 1e9:,.1f} GB of "
+            f"memory; {there / 1e9:,.1f} GB are available."
+        )
+    staging.check_space(out_dir, disk_bytes(ckpt, files))
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: what the system has left, or its control group if that is less."""
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    try:
+        # Control groups v2 (Linux, Documentation/admin-guide/cgroup-v2.rst): "max" means no limit; file pages that
+        # nobody uses count as used there, and go as soon as memory is wanted.
+        limit = (_CGROUP / "memory.max").read_text(encoding="ascii").strip()
+        used = int((_CGROUP / "memory.current").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines())
+        return min(free, int(limit) - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return free
