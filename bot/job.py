@@ -62,17 +62,12 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
         PtebotError: a stage failed, as its own class. That no file passed is told by the report.
     """
     toolchain = facts.toolchain()
-    if job.repo_id is not None:
-        if job.token is None and not job.dry_run:
-            raise NotAuthorized("A pull request cannot be opened without a token.")
-        show(Progress(stage="plan", message=f"asking {job.endpoint} what {job.repo_id} has already"))
-        ended = unchanged.ask(
-            job.source.tree, job.spec, toolchain, repo_id=job.repo_id, endpoint=job.endpoint, token=job.token
-        )
-        if ended is not None:
-            return Outcome(published=ended, report=None, out_dir=None)
+    if job.repo_id is not None and job.token is None and not job.dry_run:
+        raise NotAuthorized("A pull request cannot be opened without a token.")
     key = export_key(job.spec, job.source.tree, toolchain)
     with workspace.open_workspace(job.root, _owner(job), waiting=_waiting(show)) as space:
+        if (ended := _unchanged(job, toolchain, show)) is not None:
+            return Outcome(published=ended, report=None, out_dir=None)
         out_dir, report = space.finished(key) or _export(job, space, key, show, log)
         if not report.good_cells:
             # Kept, it would be found "finished" forever; made again, it may do better (more memory, a package).
@@ -102,6 +97,16 @@ def export_key(spec: ExportSpec, tree: Mapping[str, object], toolchain: Mapping[
     files = sorted(map(repr, tree.values()))
     data = [SCHEMA_VERSION, model, plan.spec_key(spec), dict(toolchain), files]
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _unchanged(job: Job, toolchain: Mapping[str, str], show: OnProgress) -> Published | None:
+    """How the job ends at once. Asked under the lock, so that a run that waited sees what the other one did."""
+    if job.repo_id is None:
+        return None
+    show(Progress(stage="plan", message=f"asking {job.endpoint} what {job.repo_id} has already"))
+    return unchanged.ask(
+        job.source.tree, job.spec, toolchain, repo_id=job.repo_id, endpoint=job.endpoint, token=job.token
+    )
 
 
 def _export(job: Job, space: workspace.Workspace, key: str, show: OnProgress, log: OnLog) -> tuple[Path, Report]:

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from bot.errors import OutputNotTrusted
 from exporter.report import Report
 
 LOCK = "lock"
+KEPT_SECONDS = 14 * 24 * 3600
+"""A finished export that nobody published for so long is of a model that moved on."""
 _ATTEMPT = ".attempt-"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -90,8 +93,9 @@ def open_workspace(root: Path, repository: str, *, waiting: Callable[[], None] =
         waiting()
         lock.acquire()
     try:
-        for left in folder.glob(f"{_ATTEMPT}*"):
-            shutil.rmtree(left)
+        for left in folder.iterdir():
+            if left.name.startswith(_ATTEMPT) or (left.is_dir() and time.time() - left.stat().st_mtime > KEPT_SECONDS):
+                shutil.rmtree(left)
         yield Workspace(folder)
     finally:
         lock.release()

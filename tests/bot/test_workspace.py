@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from bot.workspace import Workspace, open_workspace
+from bot.workspace import KEPT_SECONDS, Workspace, open_workspace
 from exporter.report import Report
 from tests.bot import reports
 
@@ -115,3 +117,13 @@ def test_any_name_stays_below_the_root(tmp_path: Path, name: str) -> None:
     with open_workspace(tmp_path / "root", name):
         assert folder(tmp_path / "root").resolve().parent == (tmp_path / "root/work").resolve()
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
+def test_an_export_that_nobody_published_goes_after_a_while(tmp_path: Path) -> None:
+    with open_workspace(tmp_path, "owner/name") as space:
+        path = make(space)
+    old = time.time() - KEPT_SECONDS - 60
+    os.utime(path, (old, old))
+    with open_workspace(tmp_path, "owner/name") as space:
+        assert space.finished(KEY) is None
+    assert not path.exists()
