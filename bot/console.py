@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,9 @@ from exporter.errors import PtebotError
 PLAIN_WIDTH = 150
 """Columns of a table where no terminal says how wide it is."""
 SIGN_OF_LIFE_SECONDS = 10.0
-"""Between two plain lines of one stage."""
+"""Between two plain lines of one stage that counts."""
+SILENCE_SECONDS = 60.0
+"""Lowering a real model says nothing for minutes; a log that stands still looks like a hang."""
 
 
 def clean(text: str) -> str:
@@ -102,11 +105,9 @@ class Console:
     @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
         """A function that shows each progress line, for the time of a ``with`` block."""
-        if self.err.is_terminal and not self.json_mode:
-            with _bar(self.err) as show:
-                yield show
-        else:
-            yield _plain_lines(self.err)
+        way = _bar if self.err.is_terminal and not self.json_mode else _plain_lines
+        with way(self.err) as show:
+            yield show
 
 
 def describe(error: PtebotError) -> dict[str, Any]:
@@ -123,23 +124,37 @@ def _label(item: Progress) -> str:
     return clean("  ".join(part for part in (item.stage, cell, item.message) if part))
 
 
-def _plain_lines(console: RichConsole) -> Callable[[Progress], None]:
+@contextmanager
+def _plain_lines(console: RichConsole) -> Iterator[Callable[[Progress], None]]:
     """One line for each new stage of each cell, and a sign of life in a long one: a log, not a film."""
     started = time.monotonic()
     stage, last, shown = "", "", started
+    ended = threading.Event()
+
+    def line(label: str, fraction: float | None = None) -> None:
+        nonlocal shown
+        shown = time.monotonic()
+        percent = "     " if fraction is None else f"{fraction:4.0%} "
+        console.print(Text(f"[{shown - started:7.1f} s] {percent}{label}"), soft_wrap=True)
 
     def show(item: Progress) -> None:
-        nonlocal stage, last, shown
-        label, now = _label(item), time.monotonic()
-        key = f"{item.stage} {item.backend} {item.precision}"
+        nonlocal stage, last
+        label, key = _label(item), f"{item.stage} {item.backend} {item.precision}"
         counting = key == stage and item.fraction is not None
-        if label == last or (counting and now - shown < SIGN_OF_LIFE_SECONDS):
-            return
-        stage, last, shown = key, label, now
-        percent = "     " if item.fraction is None else f"{item.fraction:4.0%} "
-        console.print(Text(f"[{now - started:7.1f} s] {percent}{label}"), soft_wrap=True)
+        if label != last and not (counting and time.monotonic() - shown < SIGN_OF_LIFE_SECONDS):
+            stage, last = key, label
+            line(label, item.fraction)
 
-    return show
+    def live() -> None:
+        while not ended.wait(1.0):
+            if time.monotonic() - shown >= SILENCE_SECONDS:
+                line(f"still at it: {last}" if last else "still at it")
+
+    threading.Thread(target=live, name="sign of life", daemon=True).start()
+    try:
+        yield show
+    finally:
+        ended.set()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -62,6 +63,17 @@ def test_plain_lines_are_a_log_and_no_film(capsys: pytest.CaptureFixture[str], m
     lines = capsys.readouterr().err.splitlines()
     assert 8 <= sum("parity" in line for line in lines) <= 12, "the first and a sign of life every ten seconds"
     assert sum("publish" in line for line in lines) == 2
+
+
+def test_a_long_silence_is_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consoles, "SILENCE_SECONDS", 1.0)
+    with Console().progress() as show:
+        show(Progress(stage="lower", backend="xnnpack"))
+        time.sleep(2.5)
+    said = capsys.readouterr().err
+    assert "still at it: lower  xnnpack\n" in said
+    time.sleep(1.5)
+    assert capsys.readouterr().err == "", "it ends with its block"
 
 
 def test_text_of_a_model_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
