@@ -119,7 +119,12 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             known |= {"status": Status.FAILED, "failed_stage": stage, "reason": _reason(error)}
-    notes = [*job.notes, *_tied_note(job, known.get("size_bytes")), *_left_out_note(known.get("parity"))]
+    notes = [
+        *job.notes,
+        *job.backend.notes,
+        *_tied_note(job, known.get("size_bytes")),
+        *_left_out_note(known.get("parity")),
+    ]
     return Cell(
         backend=job.backend.name,
         precision=job.precision,

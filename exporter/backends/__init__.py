@@ -49,6 +49,8 @@ class Backend(Protocol):
     """Whether quantization must be spelled out in core ATen ops before lowering."""
     verified_as: Status
     """How far this host can verify its files."""
+    notes: tuple[str, ...]
+    """What a person who runs any of its files should know."""
 
     def availability(self) -> Availability:
         """Whether this machine has what the backend needs."""

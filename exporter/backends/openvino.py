@@ -22,8 +22,14 @@ class _OpenVino:
     attentions: tuple[Attention, ...] = ("stock",)
     core_ops_only = False
     verified_as = Status.RAN
+    notes: tuple[str, ...] = (
+        "on a CPU with bf16 instructions, set ONEDNN_MAX_CPU_ISA=AVX512_CORE in the environment of the program that "
+        "runs the file: OpenVINO otherwise rounds every product to bf16, and neither file nor runtime can say no to it",
+    )
 
     def availability(self) -> Availability:
+        # Asking the runtime loads OpenVINO's CPU plugin, which looks at the environment then and never again.
+        self.prepare()
         install = "pip install 'ptebot[openvino]'"
         # The ExecuTorch backend imports nncf, which executorch's own extra does not bring.
         missing = [name for name in ("openvino", "nncf") if find_spec(name) is None]

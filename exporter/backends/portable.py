@@ -17,6 +17,7 @@ class _Portable:
     attentions: tuple[Attention, ...] = ("stock",)
     core_ops_only = True
     verified_as = Status.RAN
+    notes: tuple[str, ...] = ()
 
     def availability(self) -> Availability:
         return Availability(available=True, reason="part of every ExecuTorch runtime")

@@ -21,6 +21,7 @@ class _Xnnpack:
     attentions: tuple[Attention, ...] = ("custom", "stock")
     core_ops_only = False
     verified_as = Status.RAN
+    notes: tuple[str, ...] = ()
 
     def availability(self) -> Availability:
         from executorch.runtime import Runtime
