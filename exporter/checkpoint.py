@@ -32,6 +32,8 @@ __all__ = ["Checkpoint", "context_length", "inspect", "load_model", "load_tokeni
 
 DEFAULT_CONTEXT = 2_048
 """Tokens of context when nothing is asked for and the model has more."""
+MIN_CONTEXT = 8
+"""The least that can be asked for; every schedule of the verification fits into it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +115,16 @@ def context_length(ckpt: Checkpoint, requested: int | None) -> int:
     """The context length to export for, in tokens: what is asked for, or the smaller of the model's and 2,048.
 
     Raises:
-        ContextTooLong: not between 1 and the model's own.
+        ContextTooLong: not between ``MIN_CONTEXT`` and the model's own.
     """
     own = ckpt.info.max_position_embeddings
     if requested is None:
         return min(own, DEFAULT_CONTEXT) if own else DEFAULT_CONTEXT
-    if requested < 1:
-        raise ContextTooLong(f"A context of {requested} tokens is not possible: it takes at least 1.")
+    if requested < MIN_CONTEXT:
+        raise ContextTooLong(
+            f"A context of {requested} tokens is too short: prompt, answer and verification take {MIN_CONTEXT} at least.",
+            remedy="Choose a larger --max-seq-len, or leave it out for the default.",
+        )
     if own is not None and requested > own:
         raise ContextTooLong(f"A context of {requested} tokens was asked for; the model's own is {own}.")
     return requested

@@ -174,7 +174,7 @@ def test_weights_that_change_after_inspection_are_refused(model_copy: ModelCopy)
         checkpoint.load_model(ckpt)
 
 
-@pytest.mark.parametrize(("requested", "given"), [(None, CONTEXT), (1, 1), (100, 100), (CONTEXT, CONTEXT)])
+@pytest.mark.parametrize(("requested", "given"), [(None, CONTEXT), (8, 8), (100, 100), (CONTEXT, CONTEXT)])
 def test_context_within_the_models_own(requested: int | None, given: int, model_copy: ModelCopy) -> None:
     assert checkpoint.context_length(checkpoint.inspect(model_copy(), REF), requested) == given
 
@@ -185,10 +185,10 @@ def test_default_context_is_at_most_2048(model_copy: ModelCopy) -> None:
     assert checkpoint.context_length(ckpt, 8192) == 8192
 
 
-@pytest.mark.parametrize("requested", [0, -1, CONTEXT + 1, 10**9])
+@pytest.mark.parametrize("requested", [7, 0, -1, CONTEXT + 1, 10**9])
 def test_context_beyond_the_models_own_is_refused(requested: int, model_copy: ModelCopy) -> None:
     ckpt = checkpoint.inspect(model_copy(), REF)
-    with pytest.raises(ContextTooLong, match=str(CONTEXT) if requested > 1 else "at least 1"):
+    with pytest.raises(ContextTooLong, match=str(CONTEXT) if requested > 8 else "too short"):
         checkpoint.context_length(ckpt, requested)
 
 
