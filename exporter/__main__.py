@@ -34,12 +34,23 @@ def protocol() -> Callable[[dict[str, Any]], None]:
     return say
 
 
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def _end(number: int, _frame: object) -> None:
+    """Leave as an exception does, so that the staging directory goes; a second signal must not cut that short."""
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def guarded_main(body: Callable[[Callable[[dict[str, Any]], None]], int]) -> int:
     """Run ``body`` with the protocol's channel; typed failures become the last line and the exit status."""
     from exporter.errors import PtebotError
 
     say = protocol()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in _ENDS:
+        signal.signal(number, _end)
     try:
         return body(say)
     except PtebotError as error:
@@ -59,9 +70,11 @@ def main(args: list[str]) -> int:
 
         from exporter import spec
         from exporter.errors import NoGoodCell
+
+        wanted = spec.load(Path(args[0]))  # before torch is imported, which takes seconds
         from exporter.run import export
 
-        result = export(spec.load(Path(args[0])), Path(args[1]), Path(args[2]), lambda step: say(asdict(step)))
+        result = export(wanted, Path(args[1]), Path(args[2]), lambda step: say(asdict(step)))
         return 0 if result.good_cells else NoGoodCell.exit_code
 
     return guarded_main(body)
