@@ -6,7 +6,6 @@ stage and reason; only a full disk ends the whole export.
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch.export import ExportedProgram
 
-from exporter import bisect, bounds, facts, lower, metadata, parity, pte, runtime
+from exporter import bisect, bounds, facts, lower, metadata, parity, pte, runtime, staging
 from exporter.backends import Backend
 from exporter.checkpoint import Checkpoint
 from exporter.errors import PtebotError
@@ -116,7 +115,7 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
             known |= {"size_bytes": info.size_bytes, "sha256": info.sha256}
         except Exception as error:  # whatever a backend raises is this cell's failure and no other's
             path.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if staging.disk_is_full(error):
                 raise
             known |= {"status": Status.FAILED, "failed_stage": stage, "reason": _reason(error)}
     notes = [

@@ -122,7 +122,7 @@ def context_length(ckpt: Checkpoint, requested: int | None) -> int:
         return min(own, DEFAULT_CONTEXT) if own else DEFAULT_CONTEXT
     if requested < MIN_CONTEXT:
         raise ContextTooLong(
-            f"A context of {requested} tokens is too short: prompt, answer and verification take {MIN_CONTEXT} at least.",
+            f"A context of {requested} tokens is too short: prompt, answer and checks take {MIN_CONTEXT} at least.",
             remedy="Choose a larger --max-seq-len, or leave it out for the default.",
         )
     if own is not None and requested > own:

@@ -43,14 +43,14 @@ def lower(
     Args:
         metadata: constant methods, name to value (int, bool, or list of int).
     """
-    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    from executorch.exir import EdgeCompileConfig
 
     if backend.core_ops_only and precision != "fp32":
         exported = exported.run_decompositions(decompositions())
     with torch.no_grad(), workarounds.only_passes_with_work():
-        edge = to_edge_transform_and_lower(
+        edge = workarounds.to_edge_and_lower(
             exported,
-            partitioner=backend.partitioners(precision),
+            backend.partitioners(precision),
             constant_methods=metadata,
             # The runtime's llama ops and torchao's ops are not in the edge dialect's list of valid ops.
             compile_config=EdgeCompileConfig(_check_ir_validity=False),

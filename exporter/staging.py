@@ -51,6 +51,7 @@ def staged(out_dir: Path) -> Iterator[Path]:
         DiskFull: the disk ran full while writing.
         OutputNotEmpty: something appeared in ``out_dir`` meanwhile.
     """
+    out_dir = Path(os.path.abspath(out_dir))  # noqa: PTH100 (the name of "." and "..", links left as they are)
     check_empty(out_dir)
     with disk_full_is_typed(out_dir):
         out_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -65,12 +66,17 @@ def staged(out_dir: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk, a quota or the largest allowed file is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def disk_full_is_typed(out_dir: Path) -> Iterator[None]:
     """Turn "no space left" into ``DiskFull``; every other error passes."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if disk_is_full(error):
             raise DiskFull(f"The disk of {out_dir} ran full ({error.strerror}); nothing was left behind.") from None
         raise
