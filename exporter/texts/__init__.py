@@ -8,6 +8,7 @@ the end of the context.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 
 from exporter.errors import MissingTokenizer
+from exporter.guard import guarded, quiet
+from exporter.texts import chat
 
+_LOG = logging.getLogger(__name__)
 MAX_TOKENS = 96
 """Tokens of each short text; enough for several hundred compared positions over all texts and schedules."""
-_CHAT = [{"role": "user", "content": "Why do lakes freeze from the top? Explain it to a child in two sentences."}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,39 +40,56 @@ def read(name: str) -> str:
     return files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8")
 
 
-def short_texts(tokenizer: Any, max_seq_len: int) -> list[Text]:
+def short_texts(tokenizer: Any, max_seq_len: int, vocab_size: int | None = None) -> list[Text]:
     """The short texts, each cut to ``MAX_TOKENS`` and to the context.
 
+    A chat template that gives no usable prompt is left out: the model can be exported without.
+
+    Args:
+        vocab_size: tokens that the model has embeddings for; None: as many as the tokenizer gives.
+
     Raises:
-        MissingTokenizer: the tokenizer gives fewer than two tokens for a text.
+        MissingTokenizer: the tokenizer cannot encode a text: it fails, gives fewer than two tokens, or tokens that
+            the model does not have.
     """
     limit = min(MAX_TOKENS, max_seq_len)
-    chosen = [("prose", read("prose")), ("code", read("code")), ("scripts", read("scripts"))]
-    texts = [_tokenize(tokenizer, name, text, limit) for name, text in chosen]
-    if getattr(tokenizer, "chat_template", None):
-        prompt = tokenizer.apply_chat_template(_CHAT, tokenize=False, add_generation_prompt=True)
-        texts.insert(1, _tokenize(tokenizer, "chat", prompt, limit, special=False))
+    texts = [
+        _text(name, read(name), _tokens(tokenizer, read(name), vocab_size)[:limit])
+        for name in ("prose", "code", "scripts")
+    ]
+    if (prompt := chat.prompt(tokenizer)) is not None:
+        try:
+            texts.insert(1, _text("chat", prompt, _tokens(tokenizer, prompt, vocab_size, special=False)[:limit]))
+        except MissingTokenizer as error:
+            _LOG.warning("No chat text: %s", error.what)
     return texts
 
 
-def context_end_text(tokenizer: Any, max_seq_len: int) -> Text:
-    """A text of exactly ``max_seq_len`` tokens: prose, code and scripts over and over."""
+def context_end_text(tokenizer: Any, max_seq_len: int, vocab_size: int | None = None) -> Text:
+    """A text of exactly ``max_seq_len`` tokens: prose, code and scripts over and over.
+
+    Raises:
+        MissingTokenizer: as ``short_texts``.
+    """
     whole = "\n\n".join((read("prose"), read("code"), read("scripts")))
     ids: list[int] = []
     while len(ids) < max_seq_len:
-        more = tokenizer(whole, add_special_tokens=not ids)["input_ids"]
+        more = _tokens(tokenizer, whole, vocab_size, special=not ids)
         if not more:
             raise MissingTokenizer("The tokenizer gives no tokens for plain English prose.")
         ids += more
-    return Text(
-        name="context end",
-        ids=torch.tensor([ids[:max_seq_len]], dtype=torch.long),
-        sha256=hashlib.sha256(whole.encode()).hexdigest(),
-    )
+    return _text("context end", whole, ids[:max_seq_len])
 
 
-def _tokenize(tokenizer: Any, name: str, text: str, limit: int, *, special: bool = True) -> Text:
-    ids = tokenizer(text, add_special_tokens=special)["input_ids"][:limit]
+def _tokens(tokenizer: Any, text: str, vocab_size: int | None, *, special: bool = True) -> list[int]:
+    with guarded(MissingTokenizer, "The tokenizer fails on ordinary text"), quiet():
+        ids = [int(number) for number in tokenizer(text, add_special_tokens=special)["input_ids"]]
+    if vocab_size is not None and ids and max(ids) >= vocab_size:
+        raise MissingTokenizer(f"The tokenizer gives token {max(ids)}; the model has {vocab_size} embeddings.")
+    return ids
+
+
+def _text(name: str, text: str, ids: list[int]) -> Text:
     if len(ids) < 2:
         raise MissingTokenizer(f"The tokenizer gives {len(ids)} tokens for the text {name!r}; at least 2 are needed.")
     return Text(name=name, ids=torch.tensor([ids], dtype=torch.long), sha256=hashlib.sha256(text.encode()).hexdigest())
