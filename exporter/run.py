@@ -141,8 +141,8 @@ class _Work:
         self._say("load", message=f"loading {self.ckpt.info.parameters / 1e6:,.1f} M parameters")
         with self.clock.stage("load"):
             model = checkpoint.load_model(self.ckpt)
-        short = texts.short_texts(self.tokenizer, self.max_seq_len)
-        end = texts.context_end_text(self.tokenizer, self.max_seq_len)
+        short = texts.short_texts(self.tokenizer, self.max_seq_len, self.ckpt.vocab_size)
+        end = texts.context_end_text(self.tokenizer, self.max_seq_len, self.ckpt.vocab_size)
         self._say("reference", message="running the eager model on the verification texts")
         with self.clock.stage("reference"):
             full = parity.reference(model, short, end)

@@ -70,9 +70,8 @@ def validate(file: Path, model_dir: Path, progress: OnProgress = lambda step: No
     tokenizer = checkpoint.load_tokenizer(ckpt)
     progress(Progress(stage="reference", fraction=0.1, message="running the eager model on the verification texts"))
     model = checkpoint.load_model(ckpt)
-    full = parity.reference(
-        model, texts.short_texts(tokenizer, max_seq_len), texts.context_end_text(tokenizer, max_seq_len)
-    )
+    short = texts.short_texts(tokenizer, max_seq_len, ckpt.vocab_size)
+    full = parity.reference(model, short, texts.context_end_text(tokenizer, max_seq_len, ckpt.vocab_size))
     rounded = _rounds(info, ckpt)
 
     def on_pass(fraction: float, message: str) -> None:
