@@ -6,11 +6,14 @@ original graphs) and the written file. Each is run on the first text, prefilled 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.export import ExportedProgram
 
+from exporter import bounds
 from exporter.backends import ShapePolicy
 from exporter.parity import Reference, Tally
 from exporter.schedule import Step, chunks, feed
@@ -20,8 +23,39 @@ Stage = tuple[str, Callable[[], Step]]
 EAGER, EXPORTED, EDGE, FILE = "eager module", "exported program", "edge program", "file"
 
 
-def first_difference(stages: Sequence[Stage], reference: Reference, shape_policy: ShapePolicy, limit: float) -> str:
-    """The name of the first stage whose mean KL from the reference exceeds ``limit`` nats, with its figures."""
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How far a stage may be from its reference."""
+
+    kl_mean: float
+    """Nats."""
+    difference_over_std: float = math.inf
+    """Largest difference of a logit, over the standard deviation of the reference's logits."""
+
+    def met_by(self, tally: Tally) -> bool:
+        """False also where a figure is not a number."""
+        return tally.kl_mean <= self.kl_mean and tally.max_difference / tally.std <= self.difference_over_std
+
+
+def limit_of(full: Reference, quantized: Reference | None) -> Limit:
+    """The limit for a file's stages: the bounds that the file itself is held to, on the first text.
+
+    What rounding may amplify is told in the cost of quantization, so a quantized stage is measured by that.
+    """
+    if quantized is None:
+        return Limit(
+            kl_mean=bounds.value("exact", bounds.FULL, "kl_mean"),
+            difference_over_std=bounds.value("exact", bounds.FULL, "max_difference_over_std"),
+        )
+    name = full.texts[0].name
+    cost = Tally()
+    cost.add(quantized.logits[name], full.logits[name], full.texts[0].ids[0, 1:])
+    share = bounds.value("quantized", bounds.QUANTIZED, "kl_over_cost")
+    return Limit(kl_mean=share * max(cost.kl_mean, bounds.COST_FLOOR))
+
+
+def first_difference(stages: Sequence[Stage], reference: Reference, shape_policy: ShapePolicy, limit: Limit) -> str:
+    """The name of the first stage that is further from the reference than ``limit``, with its figures."""
     text = reference.texts[0]
     length = text.ids.shape[1]
     sizes = [1] * length if shape_policy == "single" else chunks(length)
@@ -36,7 +70,7 @@ def first_difference(stages: Sequence[Stage], reference: Reference, shape_policy
         tally = Tally()
         tally.add(output, reference.logits[text.name], text.ids[0, 1:])
         seen.append(f"{name}: KL {tally.kl_mean:.2e}, largest difference {tally.max_difference:.2e}")
-        if not tally.kl_mean <= limit:
+        if not limit.met_by(tally):
             return f"{name} ({'; '.join(seen)})"
     return f"none on the first text alone ({'; '.join(seen)})"
 

@@ -92,6 +92,14 @@ COST_FLOOR = 0.01
 """Nats added or taken as the least cost of quantization, so that ratios of two tiny numbers mean nothing."""
 
 
+def value(kind: str, against: str, name: str) -> float:
+    """The bound of that name; raises KeyError when the table has none."""
+    for bound in BOUNDS:
+        if (bound.kind, bound.against, bound.name) == (kind, against, name):
+            return bound.value
+    raise KeyError((kind, against, name))
+
+
 def figure(kind: str, against: str, name: str, value: float) -> Figure:
     """A measured value beside its bound; without one in the table it always passes."""
     for bound in BOUNDS:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch.export import ExportedProgram
 
-from exporter import bisect, bounds, facts, lower, metadata, parity, pte, runtime, staging
+from exporter import bisect, facts, lower, metadata, parity, pte, runtime, staging
 from exporter.backends import Backend
 from exporter.checkpoint import Checkpoint
 from exporter.errors import PtebotError
@@ -159,13 +159,10 @@ def _missed(found: Parity) -> str:
 
 def _bisect(job: Job, lowered: lower.Lowered, path: Path) -> str:
     reference = job.full if job.quantized is None else job.quantized
-    limit = (
-        bounds.COST_FLOOR
-        if job.quantized is not None
-        else next(bound.value for bound in bounds.BOUNDS if (bound.kind, bound.name) == ("exact", "kl_mean"))
-    )
     stages = bisect.stages_of(job.module, job.exported, lowered.edge, lambda: runtime.load(path))
-    return bisect.first_difference(stages, reference, job.backend.shape_policy, limit)
+    return bisect.first_difference(
+        stages, reference, job.backend.shape_policy, bisect.limit_of(job.full, job.quantized)
+    )
 
 
 def _tied_note(job: Job, size_bytes: int | None) -> list[str]:

@@ -93,7 +93,7 @@ def within(item: Pass, pace: Pace, seconds: float) -> Pass | None:
     schedule and a replay on the first text) is never cut below ``_LEAST`` calls, however long those take.
     """
     expected = pace.expect(item.sizes)
-    if expected <= seconds:
+    if expected <= max(seconds, 0.0):
         return item
     if item.schedule == CONTEXT_END:
         return None
