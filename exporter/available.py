@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exporter.__main__ import guarded_main
+from exporter.wall import guarded_main
 
 
 def survey() -> list[dict[str, Any]]:

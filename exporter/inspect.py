@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exporter.__main__ import guarded_main
+from exporter.wall import guarded_main
 
 
 def main(args: list[str]) -> int:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from exporter import backends, checkpoint, parity, pte, runtime, texts
-from exporter.__main__ import guarded_main
 from exporter.backends import ShapePolicy
 from exporter.checkpoint import Checkpoint
 from exporter.errors import InvalidPte, NoGoodCell
@@ -27,6 +26,7 @@ from exporter.pte import PteInfo
 from exporter.report import Figure, Parity, Quality
 from exporter.run import OnProgress, Progress
 from exporter.spec import ModelRef
+from exporter.wall import guarded_main
 
 _INT64 = 4
 """The runtime's number for int64 (c10::ScalarType::Long)."""
