@@ -159,10 +159,11 @@ def _missed(found: Parity) -> str:
 
 def _bisect(job: Job, lowered: lower.Lowered, path: Path) -> str:
     reference = job.full if job.quantized is None else job.quantized
+    limit = bisect.limit_of(job.full, job.quantized)
     stages = bisect.stages_of(job.module, job.exported, lowered.edge, lambda: runtime.load(path))
-    return bisect.first_difference(
-        stages, reference, job.backend.shape_policy, bisect.limit_of(job.full, job.quantized)
-    )
+    found = bisect.first_difference(stages, reference, job.backend.shape_policy, limit)
+    job.module.reset()  # its caches are the traced program's, which other backends are lowered from
+    return found
 
 
 def _tied_note(job: Job, size_bytes: int | None) -> list[str]:

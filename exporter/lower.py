@@ -6,6 +6,7 @@ that it came from (for the stage bisect) and the count of ops inside the delegat
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -55,10 +56,18 @@ def lower(
             # The runtime's llama ops and torchao's ops are not in the edge dialect's list of valid ops.
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
-        edge_program = edge.exported_program()
+        edge_program = _with_own_graph(edge.exported_program())
         delegated = count_delegated(edge_program)
         program = edge.to_executorch(backend.executorch_config(precision, embedding))
     return Lowered(program=program, edge=edge_program, delegated_ops=delegated)
+
+
+def _with_own_graph(program: ExportedProgram) -> ExportedProgram:
+    """The program with a copy of its graph, for ``to_executorch`` rewrites graphs in place; weights and delegates
+    are shared."""
+    kept = copy.copy(program)
+    kept._graph_module = torch.fx.GraphModule(program.graph_module, copy.deepcopy(program.graph))
+    return kept
 
 
 def count_delegated(edge: ExportedProgram) -> dict[str, int]:
