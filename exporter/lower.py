@@ -39,7 +39,11 @@ def op_name(target: Any) -> str:
 def lower(
     exported: ExportedProgram, backend: Backend, *, precision: str, embedding: str, metadata: dict[str, Any]
 ) -> Lowered:
-    """Lower ``exported`` for ``backend``; ``exported`` can be lowered again for another backend.
+    """Lower ``exported`` for ``backend``.
+
+    A program with stock attention can be lowered again for another backend. One with the runtime's attention cannot:
+    its start position is a size that torch learns at run time only, and the second lowering trips over torch's
+    record of it (PendingUnbackedSymbolNotFound, torch 2.13).
 
     Args:
         metadata: constant methods, name to value (int, bool, or list of int).

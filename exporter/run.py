@@ -187,10 +187,13 @@ class _Work:
         except Exception as error:  # a recipe that fails takes its cells with it, not the others
             return self._all_failed(here, precision, "quantize", error)
         made = []
-        groups: dict[tuple[Attention, ShapePolicy], list[Backend]] = {}
+        groups: dict[tuple[Attention, ShapePolicy, str], list[Backend]] = {}
         for backend in here:
-            groups.setdefault((chosen[backend.name], backend.shape_policy), []).append(backend)
-        for (kind, policy), group in groups.items():
+            kind = chosen[backend.name]
+            # A trace with the runtime's attention serves one lowering only; see lower.lower.
+            alone = backend.name if kind == "custom" else ""
+            groups.setdefault((kind, backend.shape_policy, alone), []).append(backend)
+        for (kind, policy, _), group in groups.items():
             self._say("trace", precision=precision, message=f"{policy} shapes, {kind} attention")
             try:
                 with self.clock.stage(f"trace {precision} {policy} {kind}"):
