@@ -35,6 +35,8 @@ def load(path: Path) -> Step:
             outputs = method.execute([input_ids, cache_position])
         except RuntimeError as error:
             raise RuntimeFailed(str(error).splitlines()[0][:200]) from None
+        if not outputs or not isinstance(outputs[0], torch.Tensor) or not outputs[0].ndim:
+            raise RuntimeFailed("forward gives no tensor")
         # The output tensor lives in the method's own memory and is overwritten by the next call.
         return outputs[0][0].clone()
 

@@ -17,14 +17,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from exporter import backends, checkpoint, parity, pte, runtime, texts
 from exporter.backends import ShapePolicy
 from exporter.checkpoint import Checkpoint
 from exporter.errors import InvalidPte, NoGoodCell
 from exporter.guard import shown
+from exporter.parity import Reference
 from exporter.pte import PteInfo
 from exporter.report import Figure, Parity, Quality
 from exporter.run import OnProgress, Progress
+from exporter.schedule import Step
 from exporter.spec import ModelRef
 from exporter.wall import guarded_main
 
@@ -81,7 +85,9 @@ def validate(file: Path, model_dir: Path, progress: OnProgress = lambda step: No
     base |= {"max_seq_len": max_seq_len, "shape_policy": shape_policy}
     base |= {"metadata_problems": metadata_problems(info.metadata, ckpt)}
     try:
-        outcome = parity.run(runtime.load(file), shape_policy, full, None, on_pass, graded=rounded)
+        step = runtime.load(file)
+        _check_output(file, step, shape_policy, full)
+        outcome = parity.run(step, shape_policy, full, None, on_pass, graded=rounded)
     except runtime.RuntimeFailed as error:
         return Validation(passed=False, kind="exact", reason=f"the runtime failed: {shown(error)}", **base)
     reason = None
@@ -116,6 +122,18 @@ def _signature(file: Path, info: PteInfo) -> tuple[ShapePolicy, int]:
     if len(ids) != 2 or ids[0] != 1 or position != [ids[1]]:
         raise InvalidPte(f"{file}: forward takes {found}; {wanted} are needed.")
     return ("single" if ids[1] == 1 else "dynamic"), ids[1]
+
+
+def _check_output(file: Path, step: Step, shape_policy: ShapePolicy, full: Reference) -> None:
+    """Run a token or two and refuse what is no row of logits for each of them."""
+    tokens = 1 if shape_policy == "single" else 2
+    given = list(step(torch.zeros(1, tokens, dtype=torch.long), torch.arange(tokens)).shape)
+    width = next(iter(full.logits.values())).shape[-1]
+    if given != [tokens, width]:
+        raise InvalidPte(
+            f"{file}: forward gives {[1, *given]} for {tokens} tokens; "
+            f"logits [1, S, {width}] of every token are needed."
+        )
 
 
 def _context(info: PteInfo, ckpt: Checkpoint, limit: int) -> int:
