@@ -16,7 +16,6 @@ from torch.export import ExportedProgram
 
 from exporter import workarounds
 from exporter.backends import Backend
-from exporter.core_ops import decompositions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +49,9 @@ def lower(
     """
     from executorch.exir import EdgeCompileConfig
 
-    if backend.core_ops_only and precision != "fp32":
-        exported = exported.run_decompositions(decompositions())
+    table = backend.decompositions(precision)
+    if any(node.target in table for node in exported.graph.nodes):
+        exported = exported.run_decompositions(table)
     with torch.no_grad(), workarounds.only_passes_with_work():
         edge = workarounds.to_edge_and_lower(
             exported,

@@ -6,10 +6,12 @@ claims so. When such a test says that one can go, delete it here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch.export import ExportedProgram
 
 # Pass of XNNPACKPassManager -> parts of operator names, one of which a graph must hold for the pass to change
@@ -76,6 +78,23 @@ def only_passes_with_work() -> Iterator[None]:
         yield
     finally:
         XNNPACKPassManager.transform = original
+
+
+def tanh_gelu() -> dict[Any, Callable[..., Any]]:
+    """GELU by the tanh formula, spelled out, for backends that would compute another one.
+
+    executorch 1.5.1, backends/xnnpack/operators/op_gelu.py: the delegate computes GELU by the error function
+    whatever ``approximate`` says, 4.7e-4 beside the tanh formula that Gemma and GPT-2 were trained with.
+    Formula: Hendrycks and Gimpel, "Gaussian Error Linear Units", as in torch.nn.functional.gelu.
+    """
+
+    def gelu(x: torch.Tensor, *, approximate: str = "none") -> Any:
+        if approximate != "tanh":
+            return NotImplemented  # the op stays as it is
+        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
+        return 0.5 * x * (1.0 + torch.tanh(inner))
+
+    return {torch.ops.aten.gelu.default: gelu}
 
 
 def to_edge_and_lower(exported: ExportedProgram, partitioners: list[Any], **settings: Any) -> Any:

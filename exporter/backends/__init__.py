@@ -7,6 +7,7 @@ package cannot break the others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, Protocol
@@ -45,8 +46,6 @@ class Backend(Protocol):
     shape_policy: ShapePolicy
     attentions: tuple[Attention, ...]
     """Kinds of attention it takes, the preferred one first."""
-    core_ops_only: bool
-    """Whether quantization must be spelled out in core ATen ops before lowering."""
     verified_as: Status
     """How far this host can verify its files."""
     notes: tuple[str, ...]
@@ -58,6 +57,10 @@ class Backend(Protocol):
 
     def prepare(self) -> None:
         """Set up this process for making and running files: environment variables, op registrations."""
+        ...
+
+    def decompositions(self, precision: str) -> dict[Any, Callable[..., Any]]:
+        """Ops to spell out in others before lowering, for ``ExportedProgram.run_decompositions``."""
         ...
 
     def partitioners(self, precision: str) -> list[Any]:

@@ -6,6 +6,7 @@ Its exporter refuses symbolic lengths ("'SymInt' object has no attribute 'type'"
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,7 +21,6 @@ class _OpenVino:
     precisions = ("fp32",)
     shape_policy: ShapePolicy = "single"
     attentions: tuple[Attention, ...] = ("stock",)
-    core_ops_only = False
     verified_as = Status.RAN
     notes: tuple[str, ...] = (
         "on a CPU with bf16 instructions, set ONEDNN_MAX_CPU_ISA=AVX512_CORE in the environment of the program that "
@@ -46,6 +46,9 @@ class _OpenVino:
     def prepare(self) -> None:
         """Keep oneDNN below bf16: on CPUs with avx512_bf16 it would round every product (4e-2 on logits)."""
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+
+    def decompositions(self, precision: str) -> dict[Any, Callable[..., Any]]:
+        return {}
 
     def partitioners(self, precision: str) -> list[Any]:
         from executorch.backends.openvino.partitioner import OpenvinoPartitioner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from exporter.backends import Availability, ShapePolicy
@@ -15,7 +16,6 @@ class _Portable:
     precisions = ("fp32", "8da4w")
     shape_policy: ShapePolicy = "dynamic"
     attentions: tuple[Attention, ...] = ("stock",)
-    core_ops_only = True
     verified_as = Status.RAN
     notes: tuple[str, ...] = ()
 
@@ -24,6 +24,11 @@ class _Portable:
 
     def prepare(self) -> None:
         """Nothing: the files must need no op library."""
+
+    def decompositions(self, precision: str) -> dict[Any, Callable[..., Any]]:
+        from exporter import core_ops
+
+        return {} if precision == "fp32" else core_ops.decompositions()
 
     def partitioners(self, precision: str) -> list[Any]:
         return []

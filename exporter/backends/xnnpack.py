@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from exporter import attention
+from exporter import attention, workarounds
 from exporter.backends import Availability, ShapePolicy
 from exporter.report import Delegation, Status
 from exporter.static_cache import Attention
@@ -19,7 +20,6 @@ class _Xnnpack:
     precisions = ("fp32", "8da4w")
     shape_policy: ShapePolicy = "dynamic"
     attentions: tuple[Attention, ...] = ("custom", "stock")
-    core_ops_only = False
     verified_as = Status.RAN
     notes: tuple[str, ...] = ()
 
@@ -35,6 +35,9 @@ class _Xnnpack:
         import executorch.kernels.quantized  # noqa: F401
 
         attention.load_ops()
+
+    def decompositions(self, precision: str) -> dict[Any, Callable[..., Any]]:
+        return workarounds.tanh_gelu()
 
     def partitioners(self, precision: str) -> list[Any]:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
