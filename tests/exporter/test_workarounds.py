@@ -125,6 +125,24 @@ def test_every_pass_that_is_looked_at_is_one_of_executorchs() -> None:
     assert unknown == {"ChannelsLastTaggedReshapePass"}, "it puts in what it looks for itself: it always runs"
 
 
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("ConvertToUpsampleBilinear2d", lambda x: x[torch.tensor([0, 1])]),
+        ("ConvertToLinearPass", lambda x: torch.ops.aten.mm.default(x, x)),
+        ("ConvertToSDPAPass", lambda x: x.softmax(-1)),
+        ("FuseActivationPass", lambda x: x.relu()),
+        ("DecomposeConcatenate", lambda x: torch.cat([x, x])),
+        ("RemoveRedundantCopyPass", lambda x: torch.ops.aten._to_copy.default(x, dtype=torch.float64)),
+        ("ConstPropPass", lambda x: x + torch.ones(4, 4)),
+    ],
+)
+def test_a_pass_runs_where_its_op_is(name: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    x = torch.rand(4, 4)
+    assert not workarounds.cannot_change(name, torch.export.export(_Of(function), (x,)).graph)
+    assert workarounds.cannot_change(name, torch.export.export(_Of(lambda x: x * x), (x,)).graph)
+
+
 @pytest.mark.parametrize("bilinear", [True, False])
 def test_resizing_still_meets_its_pass(bilinear: bool) -> None:
     """Bilinear resizing comes decomposed, as gathers by index tensors, or whole."""
