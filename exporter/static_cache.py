@@ -84,6 +84,9 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
     ) -> None:
         if kind == "custom":
             attention.load_ops()
+        if hasattr(model, "set_experts_implementation"):
+            # Grouped products, transformers' default for mixtures of experts, have no kernel in ExecuTorch.
+            model.set_experts_implementation("batched_mm")
         kept = model.generation_config
         model.generation_config = _static_generation_config(model)
         try:

@@ -56,6 +56,7 @@ def _difference(model_dir: Path, file: Path, sizes: list[int]) -> float:
         ("phi3", "custom"),
         ("gpt2", "custom"),
         ("llama-untied", "custom"),
+        ("mixtral", "custom"),
     ],
 )
 def test_xnnpack(kind: str, attention: str, model_copy: ModelCopy, tmp_path: Path) -> None:
