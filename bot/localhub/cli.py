@@ -11,7 +11,7 @@ from bot.localhub import server
 from exporter.errors import PtebotError
 
 
-@click.command("localhub")
+@click.command("localhub", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory of the Hub's data."
 )
