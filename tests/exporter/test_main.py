@@ -66,7 +66,6 @@ def _refusal(done: Exported, error: str, code: int) -> dict[str, Any]:
 REFUSED: list[tuple[dict[str, Any], str, int, str]] = [
     ({"backends": ["portable", "tpu"]}, "UnknownBackend", 20, "portable, xnnpack, openvino"),
     ({"backends": ["openvino"], "precisions": ["8da4w"]}, "UnsupportedCombination", 22, "it takes: fp32"),
-    ({"max_seq_len": 257}, "ContextTooLong", 19, "256"),
     ({"backend": ["xnnpack"]}, "InvalidSpec", 25, "backend"),
 ]
 

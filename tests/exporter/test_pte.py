@@ -53,20 +53,17 @@ print(counts)
 """
 
 
-@pytest.mark.parametrize(("backend", "precision"), [("xnnpack", "8da4w"), ("openvino", "fp32")])
-def test_damaged_files_are_refused_and_end_no_process(
-    backend: str, precision: str, exported: Exported, tmp_path: Path
-) -> None:
+def test_damaged_files_are_refused_and_end_no_process(exported: Exported, tmp_path: Path) -> None:
     """Reading asks the native runtime, so this is done in a process of its own."""
-    file = str(exported.file(backend, precision))
-    command = [sys.executable, "-X", "faulthandler", "-c", FUZZ, file, str(tmp_path / "damaged.pte"), "60"]
+    file = str(exported.file("xnnpack", "8da4w"))
+    command = [sys.executable, "-X", "faulthandler", "-c", FUZZ, file, str(tmp_path / "damaged.pte"), "100"]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600, check=False
     )
     last = done.stdout.splitlines()[-1:]
     assert done.returncode == 0, f"after case {last}: {done.stderr[-3000:]}"
     counts = json.loads(last[0].replace("'", '"'))
-    assert counts["refused"] > 20
+    assert counts["refused"] > 40
     assert counts["read"] > 0, "a flipped weight is no damage that reading can see"
 
 
@@ -159,16 +156,3 @@ def test_bytes_are_told_by_part(exported: Exported) -> None:
     assert portable["delegates"] == 0
     assert xnnpack["delegates"] > 0.9 * weights - 384 * 64 * 4
     assert portable["constants"] >= 0.9 * weights, "weights are constants of a file without delegates"
-
-
-def test_the_door_tells_what_a_file_holds(exported: Exported, tmp_path: Path) -> None:
-    """``python -m exporter.inspect``: one JSON object, or a typed failure."""
-    file = exported.file("portable", "fp32")
-    command = [sys.executable, "-m", "exporter.inspect"]
-    done = subprocess.run(
-        [*command, str(file)], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    told = json.loads(done.stdout)
-    assert told["sha256"] == exported.cell("portable", "fp32").sha256
-    assert told["metadata"]["get_eos_ids"] == [2]

@@ -1,48 +1,25 @@
-"""The same spec on the same model gives the same bytes; so does doing without the workarounds that save time.
-
-One second export holds both: another process with another hash seed, another number of threads, another copy of
-the model in another directory, and executorch's own way in place of exporter.workarounds.
-"""
+"""The same spec on the same model gives the same bytes: in another process with another hash seed and another number
+of threads, from another copy of the model, into another directory."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from exporter import report as reports
-from tests.exporter.conftest import CONTEXT, ROOT, Exported, environment
-
-WITHOUT_WORKAROUNDS = """
-import contextlib, sys
-from executorch.exir import to_edge_transform_and_lower
-from exporter import workarounds
-from exporter.__main__ import main
-def plainly(exported, partitioners, **settings):
-    return to_edge_transform_and_lower(exported, partitioner=partitioners, **settings)
-workarounds.only_passes_with_work = contextlib.nullcontext
-workarounds.to_edge_and_lower = plainly
-sys.exit(main(sys.argv[1:]))
-"""
+from tests.exporter.conftest import CONTEXT, Exported, run_exporter
 
 
 @pytest.fixture(scope="module")
 def again(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     root = tmp_path_factory.mktemp("again with a longer name")
-    model, out, spec = root / "deeper" / "copy of the model", root / "other out", root / "spec.json"
+    model = root / "deeper" / "copy of the model"
     shutil.copytree(exported.model, model)
-    spec.write_text(json.dumps({"model": {"name": "tiny"}, "max_seq_len": CONTEXT}))
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_WORKAROUNDS, str(spec), str(model), str(out)],
-        cwd=ROOT,
-        env=environment(PYTHONHASHSEED="4242", OMP_NUM_THREADS="2"),
-        capture_output=True, text=True, timeout=1100, check=False,
-    )  # fmt: skip
-    return Exported(model=model, out=out, exit_code=done.returncode, lines=done.stdout.splitlines(), log=done.stderr)
+    spec = {"model": {"name": "tiny"}, "max_seq_len": CONTEXT}
+    return run_exporter(spec, model, root / "other out", PYTHONHASHSEED="4242", OMP_NUM_THREADS="2")
 
 
 def test_every_file_has_the_same_bytes(exported: Exported, again: Exported) -> None:

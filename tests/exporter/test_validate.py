@@ -170,9 +170,3 @@ def test_the_door_says_how_it_went(exported: Exported, _models: Callable[..., Pa
     assert lines[-1]["stage"] == "result"
     assert lines[-1]["validation"]["passed"] is False
     assert lines[-1]["validation"]["parity"]["passed"] is False
-
-
-def test_the_door_tells_a_failure_as_the_wall_does(exported: Exported, tmp_path: Path) -> None:
-    (tmp_path / "x.pte").write_bytes(exported.file("portable", "fp32").read_bytes()[:5000])
-    code, lines, _ = _door(str(tmp_path / "x.pte"), str(exported.model))
-    assert (code, lines[-1]["error"], lines[-1]["exit_code"]) == (27, "InvalidPte", 27)

@@ -1,13 +1,15 @@
 """Workarounds: still needed, and without effect on the bytes.
 
-That whole language models come out the same is held by test_reproducible.py; here are the ops that those do not
-have and that a skipped pass would have changed.
+A layer of a language model comes out the same, and so do the ops that it does not have and that a skipped pass
+would have changed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +24,9 @@ from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 from torch import nn
 from torch.export import ExportedProgram
 
-from exporter import workarounds
+from exporter import backends, checkpoint, lower, quantize, trace, workarounds
+from exporter.spec import ModelRef
+from exporter.static_cache import ExportableModule, use_attention
 
 ALL_PASSES = [one.__name__ for one in _passes.XNNPACKPassManager(None).passes]
 
@@ -101,6 +105,33 @@ def test_the_bytes_are_the_same_with_passes_skipped(name: str, passes_run: Count
     with workarounds.only_passes_with_work():
         assert _lowered(program) == whole
     assert set(passes_run) <= set(everything)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "8da4w"])
+def test_a_language_model_has_the_same_bytes_without_any_workaround(
+    precision: str, _models: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ckpt = checkpoint.inspect(_models("llama", num_hidden_layers=1), ModelRef())
+    backend = backends.get("xnnpack")
+    backend.prepare()
+    monkeypatch.setattr(bilinear_2d, "get_graphs_dict", dict)
+
+    def made() -> bytes:
+        with torch.no_grad():
+            model = quantize.get(precision).apply(checkpoint.load_model(ckpt), embedding="8w").model
+        use_attention(model, "custom")
+        # Traced anew: a trace with the runtime's attention serves one lowering only.
+        exported = trace.trace(ExportableModule(model, 32, "custom", ckpt.caches), "dynamic")
+        lowered = lower.lower(exported, backend, precision=precision, embedding="8w", metadata={"n": 32})
+        return bytes(lowered.program.buffer)
+
+    def plainly(exported: ExportedProgram, partitioners: list[Any], **settings: Any) -> Any:
+        return to_edge_transform_and_lower(exported, partitioner=partitioners, **settings)
+
+    with_them = made()
+    monkeypatch.setattr(workarounds, "only_passes_with_work", nullcontext)
+    monkeypatch.setattr(workarounds, "to_edge_and_lower", plainly)
+    assert made() == with_them
 
 
 def test_passes_without_work_are_really_skipped(passes_run: Counter[str]) -> None:
