@@ -91,7 +91,7 @@ def exit_codes_short() -> str:
             ("0", "done (for `run`: also when nothing had to be done)"),
             ("2", "wrong usage"),
             ("3", "no file passed, nothing was published"),
-            (_span(10, 29), "the model, the spec or this machine: refused with a reason, nothing written"),
+            (_span(9, 29), "the model, the spec or this machine: refused with a reason, nothing written"),
             (_span(30, 39), "the Hub: not found, not allowed, not reachable"),
             (_span(40, 49), "the example models"),
             (_span(50, 59), "the command line: an export without a result, a rebuild that differs"),

@@ -115,9 +115,3 @@ class DemoFailed(PtebotError):
     exit_code = 55
     title = "The demo could not be set up"
     remedy = "Read the log above; `ptebot doctor` tells what is missing on this machine."
-
-
-class OutputNotWritable(PtebotError):
-    exit_code = 56
-    title = "The output directory cannot be written"
-    remedy = "Name a directory that you may write to with --out."

@@ -20,10 +20,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from bot import child
-from bot.errors import ExporterFailed, OutputNotTrusted, OutputNotWritable
+from bot.errors import ExporterFailed, OutputNotTrusted
 from exporter import report as reports
 from exporter import spec as specs
-from exporter.errors import NoGoodCell, NotEnoughMemory, OutputNotEmpty, PtebotError, all_errors
+from exporter.errors import NoGoodCell, NotEnoughMemory, OutputNotEmpty, OutputNotWritable, PtebotError, all_errors
 from exporter.report import Report
 from exporter.spec import ExportSpec
 

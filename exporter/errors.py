@@ -34,6 +34,12 @@ class NoGoodCell(PtebotError):
     remedy = "Read the reason of each cell in report.json; nothing was offered for publishing."
 
 
+class OutputNotWritable(PtebotError):
+    exit_code = 9
+    title = "The output directory cannot be written"
+    remedy = "Name another directory: a new one, in a place that you may write to."
+
+
 class NotACausalLM(PtebotError):
     exit_code = 10
     title = "Not a causal language model"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.errors import DiskFull, OutputNotEmpty
+from exporter.errors import DiskFull, OutputNotEmpty, OutputNotWritable
 
 
 def check_empty(out_dir: Path) -> None:
@@ -22,11 +22,31 @@ def check_empty(out_dir: Path) -> None:
 
     Raises:
         OutputNotEmpty: it exists and is a file or a directory with entries.
+        OutputNotWritable: it cannot be looked into, or is where a disk is mounted, which nothing can replace.
     """
+    with _not_writable_is_typed(out_dir):
+        _check_empty(out_dir)
+
+
+def _check_empty(out_dir: Path) -> None:
     if out_dir.is_symlink() or out_dir.is_file():
         raise OutputNotEmpty(f"{out_dir} is a file or a link, not a directory.")
     if out_dir.is_dir() and (found := next(iter(sorted(out_dir.iterdir())), None)) is not None:
         raise OutputNotEmpty(f"{out_dir} is not empty: it holds {found.name}.")
+    if out_dir.is_mount():
+        raise OutputNotWritable(
+            f"{out_dir} is where a disk is mounted: it cannot appear as a whole.", remedy="Name a directory below it."
+        )
+
+
+@contextmanager
+def _not_writable_is_typed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if disk_is_full(error):
+            raise
+        raise OutputNotWritable(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def check_space(out_dir: Path, needed_bytes: int) -> None:
@@ -49,11 +69,12 @@ def staged(out_dir: Path) -> Iterator[Path]:
 
     Raises:
         DiskFull: the disk ran full while writing.
+        OutputNotWritable: nothing can be written beside ``out_dir``.
         OutputNotEmpty: something appeared in ``out_dir`` meanwhile.
     """
     out_dir = Path(os.path.abspath(out_dir))  # noqa: PTH100 (the name of "." and "..", links left as they are)
     check_empty(out_dir)
-    with disk_full_is_typed(out_dir):
+    with disk_full_is_typed(out_dir), _not_writable_is_typed(out_dir):
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", suffix=".partial", dir=out_dir.parent))
     try:

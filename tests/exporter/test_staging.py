@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from exporter import pte, staging
-from exporter.errors import DiskFull, OutputNotEmpty
+from exporter.errors import DiskFull, OutputNotEmpty, OutputNotWritable
 from exporter.run import Progress, export
 from exporter.spec import ExportSpec
 from tests.exporter.conftest import ROOT, ModelCopy, environment
@@ -79,6 +79,22 @@ def test_what_is_in_the_way_is_refused_and_left_alone(kind: str, tmp_path: Path)
     with pytest.raises(OutputNotEmpty), staging.staged(out):
         pytest.fail("the block must not run")
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for out in (tmp_path / "file" / "out", tmp_path / ("n" * 300) / "out", Path("/proc/none/out")):
+        with pytest.raises(OutputNotWritable, match="cannot be written"), staging.staged(out):
+            pytest.fail("the block must not run")
+
+
+def test_a_mount_point_is_refused_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory can be moved over an empty one, not over a mounted disk: better said now than after an hour."""
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(OutputNotWritable, match="where a disk is mounted") as caught:
+        staging.check_empty(tmp_path)
+    assert caught.value.advice == "Name a directory below it."
+    staging.check_empty(tmp_path / "out")
 
 
 def test_what_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
