@@ -161,6 +161,7 @@ def test_caches_are_as_large_as_the_layers_say(_models: Callable[..., Path]) -> 
     for kind, shape in (("stock", (1, heads, 40, dim)), ("custom", (1, 40, heads, dim))):
         module = ExportableModule(model, 40, kind, ckpt.caches)  # type: ignore[arg-type]
         assert {tuple(b.shape) for name, b in module.named_buffers() if "_cache_" in name} == {shape}
+        assert not [name for name, _ in module.named_buffers() if "cumulative_length" in name]
 
 
 @pytest.mark.parametrize("kind", ["stock", "custom"])
