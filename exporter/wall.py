@@ -53,7 +53,8 @@ def guarded_main(body: Callable[[Callable[[dict[str, Any]], None]], int]) -> int
     offline()
     say = protocol()
     for number in _ENDS:
-        signal.signal(number, _end)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # what nohup asked for stays so
+            signal.signal(number, _end)
     try:
         return body(say)
     except PtebotError as error:
