@@ -96,6 +96,8 @@ def exit_codes_short() -> str:
             (_span(40, 49), "the example models"),
             (_span(50, 59), "the command line: an export without a result, a rebuild that differs"),
             (_span(60, 69), "the local Hub"),
+            (_span(70, 79), "GitHub: not found, not allowed, not reachable, a full LFS store"),
+            (_span(80, 89), "the Action: its inputs, its configuration, its limits"),
             ("130, 143", "interrupted"),
         ],
     )

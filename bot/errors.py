@@ -1,7 +1,8 @@
 """One class per failure of the bot: its exit code, what happened, and what to do.
 
 The exporter's own failures stand in ``exporter/errors.py`` (exit codes 3 to 29); the bot's begin at 30,
-those of the command line at 50. docs/exit-codes.md is generated from both (``make docs``).
+those of the command line at 50, GitHub's at 70, the Action's at 80. docs/exit-codes.md is generated from both
+(``make docs``).
 """
 
 from __future__ import annotations
@@ -115,3 +116,87 @@ class DemoFailed(PtebotError):
     exit_code = 55
     title = "The demo could not be set up"
     remedy = "Read the log above; `ptebot doctor` tells what is missing on this machine."
+
+
+class GitHubUnreachable(PtebotError):
+    exit_code = 70
+    title = "GitHub cannot be reached"
+    remedy = "Wait until GitHub answers again and run the job again; it goes on where it was."
+
+
+class GitHubNotFound(PtebotError):
+    exit_code = 71
+    title = "GitHub has no such repository, or does not show it"
+    remedy = "Check that the repository was not renamed or deleted, and that github-token may read it."
+
+
+class GitHubNotAuthorized(PtebotError):
+    exit_code = 72
+    title = "The GitHub token may not do this"
+    remedy = "Add the named right to `permissions:` of the job, or give a github-token that has it."
+
+
+class GitHubRateLimited(PtebotError):
+    exit_code = 73
+    title = "GitHub asks to wait"
+    remedy = "Run the job again after the time that is named."
+
+
+class GitHubRefused(PtebotError):
+    exit_code = 74
+    title = "GitHub refused a request"
+    remedy = "Read what GitHub said; nothing was left half done. Then run the job again."
+
+
+class BranchProtected(PtebotError):
+    exit_code = 75
+    title = "A rule of the repository protects the branch"
+    remedy = "Let the token's account write branches that begin with `ptebot/`, and run the job again."
+
+
+class LargeFileRefused(PtebotError):
+    exit_code = 76
+    title = "Git LFS does not take a file"
+    remedy = "Free LFS storage or raise its budget, or set `storage: release` to attach the files to a release."
+
+
+class RepositoryReadOnly(PtebotError):
+    exit_code = 77
+    title = "The repository is archived"
+    remedy = "Unarchive it to have pull requests opened."
+
+
+class InvalidInput(PtebotError):
+    exit_code = 80
+    title = "An input of the action is not valid"
+    remedy = "The allowed values stand in action.yml and in docs/action/inputs-and-outputs.md."
+
+
+class InvalidEvent(PtebotError):
+    exit_code = 81
+    title = "The event cannot be read"
+    remedy = "Run the action from a workflow on GitHub; it reads GITHUB_EVENT_NAME and GITHUB_EVENT_PATH."
+
+
+class InvalidConfig(PtebotError):
+    exit_code = 82
+    title = "The repository's ptebot configuration is not valid"
+    remedy = "Repair the named line; docs/config.schema.json lists every key, and editors can check against it."
+
+
+class KeylessRefused(PtebotError):
+    exit_code = 83
+    title = "No short-lived token could be had"
+    remedy = "Give the job `permissions: id-token: write` and trust this workflow in the Hub repository's settings."
+
+
+class CellsFailed(PtebotError):
+    exit_code = 84
+    title = "Not every file passed"
+    remedy = "The summary names what failed and why; `fail-on: all` accepts a job with at least one good file."
+
+
+class MemoryLimitReached(PtebotError):
+    exit_code = 85
+    title = "The export used more memory than it was given"
+    remedy = "Raise memory-limit, use a larger runner, or ask for fewer backends, precisions or tokens of context."
