@@ -1,0 +1,100 @@
+"""What an event may ask for instead of what inputs and configuration say: text in, checked values out. Pure; stage 1.
+
+Comments and dispatches carry the same few values; here is what each may look like. A wrong value raises ``Wrong``
+with a text that quotes plain names only, so that it can be shown anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bot.names import BACKENDS, MOST_TOKENS, PRECISIONS
+from bot.triggers.request import Overrides
+
+MODEL = re.compile(
+    r"(?=.{1,200}\Z)(?:\./)?(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._][A-Za-z0-9._+-]*"
+    r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._][A-Za-z0-9._+-]*)*|\."
+)
+"""An id on the Hub or a folder of the repository; ``.`` is the repository itself. Nothing leads out of it."""
+REVISION = re.compile(r"(?!.*(?:\.\.|//|/\Z|\.\Z))[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")
+"""A branch, a tag or a commit with a plain name."""
+_TOKENS = re.compile(r"[1-9][0-9]{0,7}")
+_QUOTABLE = re.compile(r"(?![0-9a-f]{7,40}\Z)(?!(?i:gh-))[A-Za-z0-9_,-]{1,40}")
+"""Neither markup nor a mention, an address, or what GitHub takes for a commit or an issue."""
+
+
+class Wrong(Exception):
+    """A value that may not stand there; the text says why."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One thing that can be asked for."""
+
+    field: str
+    """The attribute of ``Overrides``."""
+    shape: str
+    """How its value is written, for the grammar."""
+    parse: Callable[[str], Any]
+
+
+def quoted(word: str) -> str:
+    """A word for an error: itself where it is a plain one, otherwise only that it is none."""
+    return f"'{word}'" if _QUOTABLE.fullmatch(word) else "a word that is not a plain one"
+
+
+def overrides(given: Mapping[str, str]) -> Overrides:
+    """Parse values by key; raises Wrong for an unknown key or a value that is not valid."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in KEYS:
+            raise Wrong(f"{quoted(name)} is no setting; there are: {', '.join(KEYS)}")
+        try:
+            found[KEYS[name].field] = KEYS[name].parse(value)
+        except Wrong as error:
+            raise Wrong(f"{name}: {error}") from None
+    return Overrides(**found)
+
+
+def _names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+    def parse(value: str) -> tuple[str, ...]:
+        names = tuple(value.split(",")) if len(value) <= 400 else (value,)
+        for name in names:
+            if name not in known:
+                raise Wrong(f"{quoted(name)} is none of: {', '.join(known)}" if name else "a name is missing")
+            if names.count(name) > 1:
+                raise Wrong(f"it names {name} twice")
+        return names
+
+    return parse
+
+
+def _tokens(value: str) -> int:
+    if not _TOKENS.fullmatch(value) or int(value) > MOST_TOKENS:
+        raise Wrong(f"it takes a whole number from 1 to {MOST_TOKENS}")
+    return int(value)
+
+
+def _model(value: str) -> str:
+    if not MODEL.fullmatch(value):
+        raise Wrong("it takes OWNER/NAME of the Hub, or a folder of the repository")
+    return value
+
+
+def _revision(value: str) -> str:
+    if not REVISION.fullmatch(value):
+        raise Wrong("it takes a branch, a tag or a commit with a plain name")
+    return value
+
+
+KEYS: dict[str, Key] = {
+    "backends": Key("backends", "NAME,...", _names(BACKENDS)),
+    "precision": Key("precisions", "NAME,...", _names(PRECISIONS)),
+    "max-seq-len": Key("max_seq_len", "TOKENS", _tokens),
+    "model": Key("model", "MODEL", _model),
+    "revision": Key("revision", "REVISION", _revision),
+}
+"""To add a setting that a comment or a dispatch may give: a line here, a field of ``Overrides``, and its use."""
