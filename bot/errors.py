@@ -10,6 +10,13 @@ from __future__ import annotations
 from exporter.errors import PtebotError
 
 
+class CommitConflict(Exception):
+    """A branch moved since it was read, or what was to be made is there already (HTTP 409, 412, some 422).
+
+    Never shown: who gets it looks again.
+    """
+
+
 class HubUnreachable(PtebotError):
     exit_code = 30
     title = "The Hub cannot be reached"

@@ -33,6 +33,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from bot.errors import (
+    CommitConflict,
     HubRefused,
     HubUnreachable,
     NotAuthorized,
@@ -50,10 +51,6 @@ _SECRET = re.compile(
     r"\bhf_[A-Za-z0-9]{8,}|(?<=bearer )[^\s'\"]+|(?<=://)[^\s/@]+(?=@)|\?[^\s'\"]*=[^\s'\"]*", re.IGNORECASE
 )
 """Tokens by shape, credentials in a URL, and queries, which may be signatures."""
-
-
-class CommitConflict(Exception):
-    """The branch moved since it was read (HTTP 412 or 409). Never shown: publishing reads it again."""
 
 
 @dataclass(frozen=True, kw_only=True)

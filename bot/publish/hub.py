@@ -15,9 +15,17 @@ from typing import Literal
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
-from bot.errors import CardInvalid, HubRefused, HubUnreachable, NotAuthorized, PublishFailed, SourceMoved
+from bot.errors import (
+    CardInvalid,
+    CommitConflict,
+    HubRefused,
+    HubUnreachable,
+    NotAuthorized,
+    PublishFailed,
+    SourceMoved,
+)
 from bot.export_process import OnProgress, Progress
-from bot.hubapi import CommitConflict, asking, connect, scrub
+from bot.hubapi import asking, connect, scrub
 from bot.publish import decide as steps
 from bot.publish import message, state
 from bot.publish.offer import Offer, make_offer
