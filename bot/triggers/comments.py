@@ -59,10 +59,11 @@ def parse(body: str) -> Command | None:
         return None
     if len(line) > MOST_CHARACTERS:
         return _wrong(f"The command is longer than {MOST_CHARACTERS} characters.")
-    words = [word for word in _SEPARATORS.split(line[len(CALL) :]) if word]
-    if not words:
-        return Command(verb="help")
-    verb, *rest = words
+    return _command([word for word in _SEPARATORS.split(line[len(CALL) :]) if word])
+
+
+def _command(words: list[str]) -> Command:
+    verb, *rest = words or ["help"]
     if verb == "export":
         return _export(rest)
     if verb not in ("status", "help"):

@@ -45,6 +45,10 @@ class Origin:
     """The comment with the command."""
     forked: bool = False
     """The code comes from another repository: no secrets, no publishing."""
+    before: str | None = None
+    """What the branch had before a push, or the base of a pull request: changed paths are those since then."""
+    default_branch: str | None = None
+    """The repository's, where the event tells it."""
     changed_files: tuple[str, ...] | None = None
     """Paths that a push added, changed or removed; None where the event does not tell all of them."""
 

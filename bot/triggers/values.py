@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bot.errors import InvalidEvent
 from bot.names import BACKENDS, MOST_TOKENS, PRECISIONS
 from bot.triggers.request import Overrides
 
@@ -98,3 +99,43 @@ KEYS: dict[str, Key] = {
     "revision": Key("revision", "REVISION", _revision),
 }
 """To add a setting that a comment or a dispatch may give: a line here, a field of ``Overrides``, and its use."""
+
+
+def from_json(given: Mapping[str, Any], what: str) -> Overrides:
+    """Overrides from the JSON of a dispatch; '' and null count as not given.
+
+    Args:
+        what: who says so, for the error: ``dispatch ptebot-export``.
+
+    Raises:
+        InvalidEvent: an unknown key, or a value that is not valid.
+    """
+    texts: dict[str, str] = {}
+    for name, value in given.items():
+        if value is None or value == "":
+            continue
+        key = key_of(name)
+        text = _text(value)
+        if text is None:
+            raise InvalidEvent(f"The {what} gives {quoted(key)} a value that is no text and no whole number.")
+        if key in texts:
+            raise InvalidEvent(f"The {what} gives {quoted(key)} twice.")
+        texts[key] = text
+    try:
+        return overrides(texts)
+    except Wrong as error:
+        raise InvalidEvent(f"The {what} is not valid: {error}.") from None
+
+
+def key_of(name: Any) -> str:
+    """A setting's name as we spell it: inputs of a workflow are written with underscores as well."""
+    return name.replace("_", "-") if isinstance(name, str) and len(name) < 100 else ""
+
+
+def _text(value: Any) -> str | None:
+    """A JSON value as it would be written in a comment; None where it could not be."""
+    if isinstance(value, list) and len(value) < 100 and all(isinstance(one, str) for one in value):
+        value = ",".join(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
+        return str(value)
+    return re.sub(r"\s*,\s*", ",", value.strip()) if isinstance(value, str) and len(value) <= 1000 else None

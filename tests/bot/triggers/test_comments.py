@@ -32,7 +32,10 @@ NOTHING = Overrides()
             Overrides(backends=("xnnpack", "portable"), precisions=("fp32",)),
         ),
         ("/ptebot export max-seq-len=4096", Overrides(max_seq_len=4096)),
-        ("/ptebot export model=acme/tiny-2.5_b revision=refs/pr/3", Overrides(model="acme/tiny-2.5_b", revision="refs/pr/3")),
+        (
+            "/ptebot export model=acme/tiny-2.5_b revision=refs/pr/3",
+            Overrides(model="acme/tiny-2.5_b", revision="refs/pr/3"),
+        ),
         ("/ptebot export model=models/tiny/v2", Overrides(model="models/tiny/v2")),
         ("/ptebot export model=./models", Overrides(model="./models")),
         ("/ptebot export model=.", Overrides(model=".")),
