@@ -17,6 +17,19 @@ from exporter.errors import InvalidPte
 FORWARD = "forward"
 _LISTS = frozenset({"get_eos_ids"})
 """Constant methods that give a list: a list of one and a plain number are alike in a file's bytes."""
+_DTYPES = {
+    0: "uint8",
+    1: "int8",
+    2: "int16",
+    3: "int32",
+    4: "int64",
+    5: "float16",
+    6: "float32",
+    7: "float64",
+    11: "bool",
+    15: "bfloat16",
+}
+"""``executorch.exir.scalar_type.ScalarType`` by torch's names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +160,13 @@ def _ask_runtime(path: Path, names: list[str]) -> tuple[dict[str, Any], list[dic
     inputs = []
     for index in range(forward.num_inputs()):
         tensor = forward.input_tensor_meta(index)
-        inputs.append({"dtype": int(tensor.dtype()), "sizes": list(tensor.sizes())})
+        inputs.append({"dtype": _dtype_name(int(tensor.dtype())), "sizes": list(tensor.sizes())})
     return metadata, inputs
+
+
+def _dtype_name(code: int) -> str:
+    """torch's name of one of ExecuTorch's scalar types; those that it has no such name for keep their number."""
+    return _DTYPES.get(code, f"dtype {code}")
 
 
 def _plain(value: Any) -> Any:

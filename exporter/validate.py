@@ -32,7 +32,7 @@ from exporter.schedule import Step
 from exporter.spec import ModelRef
 from exporter.wall import guarded_main
 
-_INT64 = 4
+_INT64 = "int64"
 """The runtime's number for int64 (c10::ScalarType::Long)."""
 
 
@@ -114,7 +114,7 @@ def _miss(figure: Figure) -> str:
 
 def _signature(file: Path, info: PteInfo) -> tuple[ShapePolicy, int]:
     """The shape policy and the largest S of ``forward``."""
-    found = ", ".join(f"{item['sizes']} of dtype {item['dtype']}" for item in info.inputs) or "none"
+    found = ", ".join(f"{item['sizes']} of {item['dtype']}" for item in info.inputs) or "none"
     wanted = "input_ids [1, S] int64 and cache_position [S] int64"
     if len(info.inputs) != 2 or any(item["dtype"] != _INT64 for item in info.inputs):
         raise InvalidPte(f"{file}: forward takes {found}; {wanted} are needed.")

@@ -20,11 +20,12 @@ from bot.console import Console, clean
 def command(console: Console, file: Path) -> None:
     """Show FILE's methods, metadata, delegates, left-over ops and where its bytes are."""
     from bot import export_process
+    from bot.child import Reads
     from exporter.errors import InvalidPte
 
     if not file.is_file():
         raise InvalidPte(f"{file} is not a file.")
-    found = export_process.run_stages("exporter.inspect", [str(file.absolute())], on_log=console.log)
+    found = export_process.run_stages("exporter.inspect", [Reads(file)], on_log=console.log)
     if found is None:
         raise InvalidPte(f"Nothing could be read from {file}.")
     console.document(file=str(file), **found)
@@ -45,7 +46,7 @@ def _table(file: Path, found: dict[str, Any]) -> Table:
         row(f"  {part}", f"{size:,} bytes, {size / max(1, found['size_bytes']):.1%}")
     row("methods", ", ".join(found["methods"]))
     for entry in found["inputs"]:
-        row("  input", f"dtype {entry['dtype']}, sizes {entry['sizes']}")
+        row("  input", f"{entry['dtype']}, sizes {entry['sizes']}")
     for name, value in found["metadata"].items():
         row(f"  {name}", value)
     row("delegates", f"{found['delegates']} calls: {', '.join(found['delegate_ids']) or 'none'}")

@@ -128,7 +128,7 @@ def test_what_was_put_in_comes_out(small: Callable[..., Any], tmp_path: Path) ->
     assert info.metadata == constants
     assert [type(info.metadata[name]) for name in constants] == [int, bool, bool, list, int]
     assert info.methods == ["forward", "other"]
-    assert info.inputs == [{"dtype": 6, "sizes": [2, 3]}], "float32"
+    assert info.inputs == [{"dtype": "float32", "sizes": [2, 3]}]
     assert (info.delegates, info.delegate_ids) == (0, [])
     assert any(op.startswith("aten::mul") for op in info.leftover_ops)
     assert info.size_bytes == path.stat().st_size
