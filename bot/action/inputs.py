@@ -20,11 +20,9 @@ from typing import Any, Literal
 from bot.action import values
 from bot.action.values import Context, Parse, Wrong
 from bot.errors import InvalidInput
+from bot.names import BACKENDS, PRECISIONS
 from bot.publish.markdown import one_line
 
-BACKENDS = ("portable", "xnnpack", "openvino")
-PRECISIONS = ("fp32", "8da4w")
-"""The exporter's names, copied because asking it imports torch; a test holds the two alike."""
 DEFAULT_CONFIG = ".ptebot.yml"
 DEFAULT_OUTPUT = "ptebot-out"
 MAX_CHARACTERS = 4096

@@ -13,12 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from bot.publish.card import REPO_ID
+from bot.names import MOST_TOKENS
 from bot.publish.markdown import one_line
+from bot.publish.places import REPO_ID
 
 LEAST_MEMORY = 64 << 20
 """Bytes; less than any Python needs with torch in it, so it can only be a slip of the unit."""
-MOST_TOKENS = 1 << 24
 
 _UNITS = {"": 1, "B": 1}
 _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}

@@ -217,10 +217,3 @@ def test_the_table_is_complete() -> None:
     for one in INPUTS:
         assert one.name == one.name.lower() and "_" not in one.name
         assert one.description.endswith(".") and one.allowed
-
-
-def test_names_are_the_exporters() -> None:
-    from exporter import backends, quantize
-
-    assert tuple(backends.TABLE) == inputs.BACKENDS
-    assert tuple(quantize.TABLE) == inputs.PRECISIONS
