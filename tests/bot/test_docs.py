@@ -19,10 +19,6 @@ from exporter.errors import PtebotError, all_errors
 from exporter.spec import ExportSpec, to_dict
 from tests.bot.reports import failed, report
 
-LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]+)?\)")
-
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (docs.ROOT / "docs").glob("*.md"))]
-
 
 def test_committed_pages_are_up_to_date() -> None:
     stale = [
@@ -73,17 +69,6 @@ def test_the_spec_schema_takes_a_spec() -> None:
     validator = jsonschema.Draft202012Validator(schema)
     validator.validate(to_dict(ExportSpec()))
     assert not validator.is_valid({"backend": "portable"})
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    path = docs.ROOT / page
-    for target, anchor in LINK.findall(path.read_text(encoding="utf-8")):
-        linked = (path.parent / target).resolve()
-        assert linked.exists(), f"{page} links to {target}"
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor[1:] in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_commands_shown_in_readme_exist() -> None:
