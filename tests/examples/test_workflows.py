@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from bot.triggers import github
+from bot.triggers.request import Ignored, Overrides, Request
 from exporter import __version__
+from tests.examples.by_path import load
 
 ROOT = Path(__file__).resolve().parents[2]
 PTEBOT = f"ptebot/ptebot@v{__version__.split('.', maxsplit=1)[0]}"
@@ -220,3 +223,114 @@ def test_the_comment_workflow_is_for_new_comments_with_a_command() -> None:
 def test_the_recipes_explain_it(workflow: Workflow) -> None:
     recipes = (ROOT / "docs" / "action" / "recipes.md").read_text(encoding="utf-8")
     assert f"(../../examples/workflows/{workflow.path.name})" in recipes
+
+
+SHA = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
+RUNNER = {
+    "GITHUB_REPOSITORY": "acme/training",
+    "GITHUB_ACTOR": "mona",
+    "GITHUB_SHA": SHA,
+    "GITHUB_REF": "refs/heads/main",
+}
+COMMON = {
+    "repository": {"full_name": "acme/training", "default_branch": "main", "fork": False},
+    "sender": {"login": "mona", "type": "User"},
+}
+PUSHED = {
+    "ref": "refs/heads/main",
+    "before": "1" * 40,
+    "after": SHA,
+    "created": False,
+    "deleted": False,
+    "forced": False,
+    "head_commit": {"id": SHA},
+}
+COMMENTED = {
+    "action": "created",
+    "issue": {
+        "number": 7,
+        "locked": False,
+        "pull_request": {"url": "https://api.github.com/repos/acme/training/pulls/7"},
+    },
+    "comment": {"id": 99, "body": "/ptebot export precision=fp32\nthanks", "user": {"login": "mona", "type": "User"}},
+}
+FROM_A_FORK = {
+    "action": "synchronize",
+    "number": 7,
+    "pull_request": {
+        "number": 7,
+        "head": {"ref": "main", "sha": SHA, "repo": {"full_name": "stranger/training", "fork": True}},
+        "base": {"ref": "main", "sha": "1" * 40, "repo": {"full_name": "acme/training"}},
+    },
+}
+DISPATCHED = {
+    "model": "acme/tiny",
+    "revision": "",
+    "backends": "xnnpack,portable",
+    "max-seq-len": "256",
+    "dry-run": "true",
+}
+EVENTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "push-model": [("push", PUSHED)],
+    "push-training": [("push", PUSHED)],
+    "release": [
+        ("release", {"action": "published", "release": {"tag_name": "v1", "draft": False, "prerelease": False}})
+    ],
+    "schedule": [("schedule", {"schedule": "17 4 * * 1"})],
+    "manual": [("workflow_dispatch", {"inputs": DISPATCHED, "ref": "refs/heads/main"})],
+    "hub-webhook": [
+        ("repository_dispatch", {"action": "ptebot", "client_payload": {"model": "acme/tiny", "revision": SHA}})
+    ],
+    "comment": [("issue_comment", COMMENTED)],
+    "pull-request": [("pull_request", FROM_A_FORK)],
+    "several-models": [("workflow_dispatch", {"inputs": None}), ("schedule", {"schedule": "41 3 * * 6"})],
+}
+"""What GitHub gives to a job that each example starts, as far as anything reads it."""
+RUNS = [(name, event, payload) for name, events in EVENTS.items() for event, payload in events]
+
+
+def test_every_event_of_every_example_is_tried() -> None:
+    assert {name: {event for event, _ in events} for name, events in EVENTS.items()} == {
+        name: set(workflow.events) for name, workflow in WORKFLOWS.items()
+    }
+
+
+@pytest.mark.parametrize(("name", "event", "payload"), RUNS, ids=[f"{name}-{event}" for name, event, _ in RUNS])
+def test_its_event_is_a_request_for_an_export(name: str, event: str, payload: dict[str, Any]) -> None:
+    filters = WORKFLOWS[name].events[event]
+    types = filters.get("types") if isinstance(filters, dict) else None
+    assert types is None or payload["action"] in types, "GitHub would not start the job"
+    found = github.read(event, {**COMMON, **payload}, RUNNER)
+    assert isinstance(found, Request), found
+    assert (found.verb, found.problem) == ("export", None)
+    assert found.origin.repository == "acme/training"
+    assert found.origin.forked == (name == "pull-request")
+    assert found.overrides == {
+        "manual": Overrides(model="acme/tiny", backends=("xnnpack", "portable"), max_seq_len=256),
+        "hub-webhook": Overrides(model="acme/tiny", revision=SHA),
+        "comment": Overrides(precisions=("fp32",)),
+    }.get(name, Overrides())
+
+
+def test_the_relay_says_what_the_workflow_waits_for() -> None:
+    relay = load("hub-webhook/relay.py")
+    moved = {"ref": "refs/heads/main", "oldSha": None, "newSha": SHA}
+    said = relay.dispatch(
+        {
+            "event": {"action": "update", "scope": "repo.content"},
+            "repo": {"type": "model", "name": "acme/tiny"},
+            "updatedRefs": [moved],
+        },
+        "acme/tiny",
+    )
+    assert WORKFLOWS["hub-webhook"].events["repository_dispatch"]["types"] == [said["event_type"]]
+    payload = {"action": said["event_type"], "client_payload": said["client_payload"]}
+    found = github.read("repository_dispatch", {**COMMON, **payload}, RUNNER)
+    assert isinstance(found, Request)
+    assert found.overrides == Overrides(model="acme/tiny", revision=SHA)
+
+
+@pytest.mark.parametrize("body", ["thanks, /ptebot export", " /ptebot export", "/ptebotexport", ""])
+def test_other_comments_ask_for_nothing(body: str) -> None:
+    payload = {**COMMON, **COMMENTED, "comment": {**COMMENTED["comment"], "body": body}}  # type: ignore[dict-item]
+    assert isinstance(github.read("issue_comment", payload, RUNNER), Ignored)
