@@ -11,8 +11,12 @@ class ApiError(Exception):
     """A reply that is not a success: HTTP status, ``message``, and GitHub's list of ``errors``."""
 
     def __init__(
-        self, status: int, message: str, errors: list[dict[str, Any]] | None = None, headers: dict[str, str] | None = None
-    ) -> None:  # fmt: skip
+        self,
+        status: int,
+        message: str,
+        errors: list[dict[str, Any]] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status, self.message, self.errors, self.headers = status, message, errors, headers or {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ class Who:
     time: int | None = None
 
     def signature(self) -> pygit2.Signature:
-        return pygit2.Signature(self.name or "nobody", self.email, *([self.time, 0] if self.time is not None else []))
+        seconds = int(time.time()) if self.time is None else self.time
+        return pygit2.Signature(self.name, self.email, seconds, 0)
 
 
 def create(path: Path, branch: str) -> pygit2.Repository:
@@ -159,13 +161,12 @@ _STATUS = {
 def difference(git: pygit2.Repository, old: str | None, new: str) -> list[Changed]:
     """The files that differ between two commits (None: the empty tree)."""
     tree = git[new].peel(pygit2.Tree)
-    if old is None:
-        diff = tree.diff_to_tree(swap=True)
-    else:
-        diff = git[old].peel(pygit2.Tree).diff_to_tree(tree)
+    diff = tree.diff_to_tree(swap=True) if old is None else git[old].peel(pygit2.Tree).diff_to_tree(tree)
     diff.find_similar()
     found = []
     for patch in diff:
+        if patch is None:
+            continue
         delta = patch.delta
         status = _STATUS.get(delta.status, "changed")
         gone = delta.status == DeltaStatus.DELETED

@@ -26,7 +26,10 @@ from tests.localgithub.state import Repo, State, Token
 MEDIA_TYPE = "application/vnd.git-lfs+json"
 MAX_OBJECTS = 100
 _OID = re.compile(r"[0-9a-f]{64}")
-OVER_QUOTA = "This repository exceeded its LFS budget. The account responsible for the budget should increase it to restore access."
+OVER_QUOTA = (
+    "This repository exceeded its LFS budget. "
+    "The account responsible for the budget should increase it to restore access."
+)
 
 
 def path_of(repo: Repo, oid: str) -> Path:

@@ -34,11 +34,12 @@ def node_id(kind: str, number: int) -> str:
 def account(state: State, who: Account) -> dict[str, Any]:
     """GitHub's 'simple user'."""
     url = f"{state.api_url}/users/{quote(who.login)}"
-    parts = ("followers", "subscriptions", "orgs", "repos", "received_events")
+    parts = {"followers": "followers", "subscriptions": "subscriptions", "organizations": "orgs", "repos": "repos",
+             "received_events": "received_events"}  # fmt: skip
     return {
         "login": who.login, "id": who.id, "node_id": node_id("User", who.id), "gravatar_id": "", "url": url,
         "avatar_url": f"{state.server_url}/avatars/{who.id}", "html_url": f"{state.server_url}/{quote(who.login)}",
-        **{name if name.endswith("_url") else f"{name.replace('orgs', 'organizations')}_url": f"{url}/{name}" for name in parts},
+        **{f"{name}_url": f"{url}/{end}" for name, end in parts.items()},
         "following_url": url + "/following{/other_user}", "gists_url": url + "/gists{/gist_id}",
         "starred_url": url + "/starred{/owner}{/repo}", "events_url": url + "/events{/privacy}",
         "type": who.type, "user_view_type": "public", "site_admin": False,
@@ -50,7 +51,8 @@ _TEMPLATES = {
     "branches_url": "/branches{/branch}", "collaborators_url": "/collaborators{/collaborator}",
     "comments_url": "/comments{/number}", "commits_url": "/commits{/sha}", "compare_url": "/compare/{base}...{head}",
     "contents_url": "/contents/{+path}", "contributors_url": "/contributors", "deployments_url": "/deployments",
-    "downloads_url": "/downloads", "events_url": "/events", "forks_url": "/forks", "git_commits_url": "/git/commits{/sha}",
+    "downloads_url": "/downloads", "events_url": "/events", "forks_url": "/forks",
+    "git_commits_url": "/git/commits{/sha}",
     "git_refs_url": "/git/refs{/sha}", "git_tags_url": "/git/tags{/sha}", "hooks_url": "/hooks",
     "issue_comment_url": "/issues/comments{/number}", "issue_events_url": "/issues/events{/number}",
     "issues_url": "/issues{/number}", "keys_url": "/keys{/key_id}", "labels_url": "/labels{/name}",
@@ -134,7 +136,7 @@ def commit(state: State, repo: Repo, one: pygit2.Commit, files: list[gits.Change
             "url": plain["url"], "comment_count": 0, "verification": _UNSIGNED,
         },
         "parents": [
-            {"sha": str(oid), "url": f"{url}/commits/{oid}", "html_url": f"{html}/commit/{oid}"} for oid in one.parent_ids
+            _parent(f"{url}/commits", html, oid) for oid in one.parent_ids
         ],
     }  # fmt: skip
     if files is not None:
@@ -157,6 +159,10 @@ def changed(state: State, repo: Repo, item: gits.Changed, sha: str) -> dict[str,
     if item.previous:
         document["previous_filename"] = item.previous
     return document
+
+
+def _parent(url: str, html: str, oid: pygit2.Oid) -> dict[str, str]:
+    return {"sha": str(oid), "url": f"{url}/{oid}", "html_url": f"{html}/commit/{oid}"}
 
 
 def ref(state: State, repo: Repo, name: str, target: pygit2.Object) -> dict[str, Any]:

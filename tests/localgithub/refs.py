@@ -30,9 +30,7 @@ def move(state: State, repo: Repo, branch: str, sha: str | None) -> None:
 
 def sync(state: State, repo: Repo) -> None:
     """Bring the open pull requests from and into a repository up to its branches."""
-    family = [
-        one for one in state.repos.values() if one.id == repo.id or one.parent == repo.id or repo.parent == one.id
-    ]
+    family = [one for one in state.repos.values() if repo.id in (one.id, one.parent) or one.id == repo.parent]
     for base_repo in family:
         for issue in base_repo.issues.values():
             pull = issue.pull

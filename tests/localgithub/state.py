@@ -258,7 +258,7 @@ class State:
         known = self.accounts.get(login.lower())
         if known is None:
             bot = "Bot" if login.endswith("[bot]") else kind
-            known = self.accounts[login.lower()] = Account(next(self.ids), login, bot)  # type: ignore[arg-type]
+            known = self.accounts[login.lower()] = Account(next(self.ids), login, bot)
         return known
 
     def repo_named(self, full_name: str) -> Repo | None:

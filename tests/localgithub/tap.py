@@ -1,4 +1,4 @@
-"""An ASGI layer around the application: records what passes, and plays faults. The server itself has no switch for them."""
+"""An ASGI layer around the application that records what passes and plays faults; the server has no switch for them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ SECRET = ("authorization", "cookie", "x-amz-security-token")
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request and its reply. ``headers`` without secrets; ``auth`` is the scheme and the token's kind at most;
-    ``body`` and ``response`` are decoded JSON, else None; ``size`` is the body's bytes; ``port`` tells API from server."""
+    """One request and its reply.
+
+    ``headers``: without secrets; ``auth``: at most the scheme and the token's kind; ``body`` and ``response``: decoded
+    JSON, else None; ``size``: bytes of the body; ``port`` tells the API from the server; ``status`` 0: no reply.
+    """
 
     method: str
     path: str

@@ -31,7 +31,7 @@ from tests.localgithub.state import ACTIONS_BOT, Comment, Issue, Repo, Role, Rul
 from tests.localgithub.tap import Exchange, Fault, Tap
 
 READ_ONLY = dict.fromkeys(("contents", "metadata", "issues", "pull_requests", "checks", "statuses"), "read")
-PRIMARY = "API rate limit exceeded for installation ID 1. If you reach out to GitHub Support for help, please include the request ID."
+PRIMARY = "API rate limit exceeded for installation ID 1."
 SECONDARY = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
 
 
@@ -286,7 +286,8 @@ class RunningGitHub:
         return self._inject(Fault(method, re.compile(path), "meanwhile", skip=skip, do=do))
 
     def secondary_limit(
-        self, path: str, retry_after: int | None = None, *, status: int = 403, method: str = "*", skip: int = 0, times: int = 1
+        self, path: str, retry_after: int | None = None, *, status: int = 403, method: str = "*", skip: int = 0,
+        times: int = 1,
     ) -> Fault:  # fmt: skip
         """GitHub's answer to too much at once, with or without ``Retry-After`` (seconds)."""
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
@@ -302,9 +303,8 @@ class RunningGitHub:
         """The hour's requests are spent; they come back in ``reset_in`` seconds."""
         headers = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "0", "X-RateLimit-Used": "1000"}
         headers |= {"X-RateLimit-Reset": str(int(time.time()) + reset_in), "X-RateLimit-Resource": "core"}
-        return self.fail(
-            path, status, method=method, skip=skip, times=times, headers=headers, body={"message": PRIMARY}
-        )
+        body = {"message": PRIMARY, "documentation_url": "https://docs.github.com/rest"}
+        return self.fail(path, status, method=method, skip=skip, times=times, headers=headers, body=body)
 
     def _inject(self, fault: Fault) -> Fault:
         self.tap.faults.append(fault)

@@ -66,7 +66,7 @@ def show(call: Call) -> Response:
 
 
 @router.on("GET", _REPO + "/{check_run_id}/annotations", "checks=read")
-def annotations(call: Call) -> Response:
+def notes(call: Call) -> Response:
     return page(call, _find(call).annotations)
 
 

@@ -73,8 +73,8 @@ def _document(call: Call, path: str, item: Any, rev: str, *, content: bool = Fal
 def write(call: Call) -> Response:
     data = call.json()
     try:
-        content = base64.b64decode(data.get("content", None), validate=False)
-    except (binascii.Error, ValueError, TypeError):
+        content = base64.b64decode(data["content"], validate=False)
+    except (binascii.Error, KeyError, ValueError, TypeError):
         raise ApiError(422, "content is not valid Base64") from None
     return _commit(call, data, content)
 

@@ -197,7 +197,7 @@ def _tree(call: Call, tree: pygit2.Tree, *, recursive: bool) -> dict[str, Any]:
     entries = []
     for path, item in gits.walk(tree, recursive=recursive):
         kind = {ObjectType.TREE: "tree", ObjectType.COMMIT: "commit"}.get(item.type, "blob")
-        entry = {"path": path, "mode": f"{item.filemode:06o}", "type": kind, "sha": str(item.id)}
+        entry: dict[str, Any] = {"path": path, "mode": f"{item.filemode:06o}", "type": kind, "sha": str(item.id)}
         if isinstance(item, pygit2.Blob):
             entry["size"] = item.size
         entries.append(entry | {"url": f"{url}/{kind}s/{item.id}"})

@@ -149,7 +149,7 @@ def _reopen(call: Call, one: Issue, found: Pull) -> None:
     elif source is None or tip is None:
         reason = f"The {found.head} branch has been deleted."
     elif open_pull(call.repo, source, found.head, found.base):
-        reason = f"There is already an open pull request from {source.owner.login}:{found.head} to {call.repo.owner.login}:{found.base}."
+        reason = f"There is already an open pull request from {found.head} to {found.base}."
     elif not gits.is_fast_forward(source.git, found.head_sha, tip):
         reason = f"The {found.head} branch was force-pushed or recreated."
     if reason:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pygit2
 from starlette.responses import Response
 
 from tests.localgithub import git as gits
@@ -107,7 +108,7 @@ def branch(call: Call) -> Response:
     contexts = {"enforcement_level": "off", "contexts": [], "checks": []}
     return reply(
         {
-            "name": name, "commit": payloads.commit(call.github, call.repo, git[sha].peel()),
+            "name": name, "commit": payloads.commit(call.github, call.repo, git[sha].peel(pygit2.Commit)),
             "_links": {"self": url, "html": f"{call.github.server_url}/{call.repo.full_name}/tree/{name}"},
             "protected": guarded, "protection": {"enabled": guarded, "required_status_checks": contexts},
             "protection_url": f"{url}/protection",
