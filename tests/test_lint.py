@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -156,3 +158,36 @@ def test_the_lock_file_names_hashes_and_no_registry() -> None:
     for name, data in packages.items():
         assert data["integrity"].startswith("sha512-"), name
         assert "resolved" not in data, name
+
+
+HEAD = "name: page\non: workflow_dispatch\npermissions: {}\n"
+JOB = f"{HEAD}jobs:\n  export:\n    runs-on: ubuntu-24.04\n"
+FENCE = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def _whole(fragment: str) -> str | None:
+    """The workflow that a page shows a part of; None where it is YAML of another kind."""
+    if re.search(r"^jobs:", fragment, re.MULTILINE):
+        return fragment
+    if fragment.startswith("    permissions:"):
+        return JOB + fragment
+    if fragment.startswith("      - uses:"):
+        return f"{JOB}    permissions: {{}}\n    steps:\n{fragment}"
+    return None
+
+
+def test_workflows_in_pages_are_clean(tmp_path: Path) -> None:
+    folder = tmp_path / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    shutil.copyfile(ROOT / ".github" / "zizmor.yml", tmp_path / ".github" / "zizmor.yml")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs" / "action").glob("*.md"))):
+        for number, fragment in enumerate(FENCE.findall(page.read_text(encoding="utf-8"))):
+            if (whole := _whole(fragment)) is not None:
+                (folder / f"{page.stem}-{number}.yml").write_text(whole, encoding="utf-8")
+    assert {path.stem.rsplit("-", 1)[0] for path in folder.iterdir()} >= {"README", "quick-start", "recipes"}
+    for name in ("check-jsonschema github-workflows", "actionlint", "zizmor"):
+        # The stricter of zizmor's two levels asks for names and concurrency, which fragments leave out.
+        command = tuple(part for part in BY_NAME[name].command if not part.startswith("--persona"))
+        linter = dataclasses.replace(BY_NAME[name], command=command, patterns=(".github/workflows/*.yml",))
+        content, said = linters.run(linter, tmp_path)
+        assert content, said
