@@ -142,6 +142,8 @@ def bounds_page() -> str:
         "`quantized` for the others. KL is the mean over positions of KL(reference || file) in nats; agreement is\n"
         "the share of positions with the same most likely token. A quantized file is compared with the quantized\n"
         "eager model (is the lowering right?) and with full precision (what does quantization cost?).\n\n"
+        "An export can be held to tighter bounds (`--bound NAME=VALUE`, `bounds` of `.ptebot.yml`), never to\n"
+        "looser ones.\n\n"
         + _table(("kind", "against", "figure", "bound", "why"), rows)
         + "\n## Grades of quantized files\n\n"
         "A file that meets its bounds does what its recipe says. How much of the model is left is another\n"

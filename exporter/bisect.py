@@ -40,20 +40,20 @@ class Limit:
         return tally.kl_mean <= self.kl_mean and tally.max_difference / tally.std <= self.difference_over_std
 
 
-def limit_of(full: Reference, quantized: Reference | None) -> Limit:
+def limit_of(full: Reference, quantized: Reference | None, tightened: bounds.Tightened | None = None) -> Limit:
     """The limit for a file's stages: the bounds that the file itself is held to, on the first text.
 
     What rounding may amplify is told in the cost of quantization, so a quantized stage is measured by that.
     """
     if quantized is None:
         return Limit(
-            kl_mean=bounds.value("exact", bounds.FULL, "kl_mean"),
-            difference_over_std=bounds.value("exact", bounds.FULL, "max_difference_over_std"),
+            kl_mean=bounds.value("exact", bounds.FULL, "kl_mean", tightened),
+            difference_over_std=bounds.value("exact", bounds.FULL, "max_difference_over_std", tightened),
         )
     name = full.texts[0].name
     cost = Tally()
     cost.add(quantized.logits[name], full.logits[name], full.texts[0].ids[0, 1:])
-    share = bounds.value("quantized", bounds.QUANTIZED, "kl_over_cost")
+    share = bounds.value("quantized", bounds.QUANTIZED, "kl_over_cost", tightened)
     return Limit(kl_mean=share * max(cost.kl_mean, bounds.COST_FLOOR))
 
 

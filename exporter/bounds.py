@@ -6,8 +6,11 @@ KL(reference || file) in nats; agreement is the share of positions with the same
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from exporter.errors import InvalidSpec
 from exporter.report import Figure
 
 
@@ -92,22 +95,39 @@ COST_FLOOR = 0.01
 """Nats added or taken as the least cost of quantization, so that ratios of two tiny numbers mean nothing."""
 
 
-def value(kind: str, against: str, name: str) -> float:
+Tightened = Mapping[str, float]
+"""Figure name to the bound that a spec asks for instead of the table's; ``check`` has seen it."""
+
+
+def check(asked: Tightened) -> None:
+    """Refuse a bound that the table does not have, or that lets more through than the table's; raises InvalidSpec."""
+    for name, wanted in asked.items():
+        known = {bound.name: bound for bound in BOUNDS}
+        if name not in known:
+            raise InvalidSpec(f"There is no bound {name!r}; there are: {', '.join(known)}.")
+        bound = known[name]
+        tighter = 0 <= wanted <= bound.value if bound.relation == "<=" else bound.value <= wanted <= 1
+        if not (math.isfinite(wanted) and tighter):
+            allowed = f"from 0 to {bound.value:g}" if bound.relation == "<=" else f"from {bound.value:g} to 1"
+            raise InvalidSpec(f"The bound {name} can be tightened only: {wanted:g} is not {allowed}.")
+
+
+def value(kind: str, against: str, name: str, tightened: Tightened | None = None) -> float:
     """The bound of that name; raises KeyError when the table has none."""
     for bound in BOUNDS:
         if (bound.kind, bound.against, bound.name) == (kind, against, name):
-            return bound.value
+            return (tightened or {}).get(name, bound.value)
     raise KeyError((kind, against, name))
 
 
-def figure(kind: str, against: str, name: str, value: float) -> Figure:
+def figure(kind: str, against: str, name: str, value: float, tightened: Tightened | None = None) -> Figure:
     """A measured value beside its bound; without one in the table it always passes."""
     for bound in BOUNDS:
         if (bound.kind, bound.against, bound.name) == (kind, against, name):
-            passed = value <= bound.value if bound.relation == "<=" else value >= bound.value
-            return Figure(
-                name=name, value=value, bound=bound.value, relation=bound.relation, passed=passed, reason=bound.reason
-            )
+            limit = (tightened or {}).get(name, bound.value)
+            passed = value <= limit if bound.relation == "<=" else value >= limit
+            reason = bound.reason if limit == bound.value else f"asked for; {bound.value:g} otherwise: {bound.reason}"
+            return Figure(name=name, value=value, bound=limit, relation=bound.relation, passed=passed, reason=reason)
     return Figure(name=name, value=value, bound=None, relation="<=", passed=True, reason="for information")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 
 from exporter import bisect, facts, lower, metadata, parity, pte, runtime, staging
 from exporter.backends import Backend
+from exporter.bounds import Tightened
 from exporter.checkpoint import Checkpoint
 from exporter.errors import PtebotError
 from exporter.guard import shown
@@ -46,6 +47,8 @@ class Job:
     bos_id: int | None
     eos_ids: list[int]
     notes: list[str]
+    tightened: Tightened = field(default_factory=dict)
+    """Bounds that the spec asks for instead of the table's."""
 
 
 class _Failure(Exception):
@@ -103,6 +106,7 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
                     job.full,
                     job.quantized,
                     lambda fraction, message: on_stage("parity", 0.65 + 0.35 * fraction, message),
+                    tightened=job.tightened,
                 )
             known |= {"parity": outcome.parity, "quality": outcome.quality}
             if not outcome.parity.passed:
@@ -159,7 +163,7 @@ def _missed(found: Parity) -> str:
 
 def _bisect(job: Job, lowered: lower.Lowered, path: Path) -> str:
     reference = job.full if job.quantized is None else job.quantized
-    limit = bisect.limit_of(job.full, job.quantized)
+    limit = bisect.limit_of(job.full, job.quantized, job.tightened)
     stages = bisect.stages_of(job.module, job.exported, lowered.edge, lambda: runtime.load(path))
     found = bisect.first_difference(stages, reference, job.backend.shape_policy, limit)
     job.module.reset()  # its caches are the traced program's, which other backends are lowered from

@@ -139,6 +139,7 @@ def run(
     *,
     graded: bool = False,
     budget: float = BUDGET_SECONDS,
+    tightened: bounds.Tightened | None = None,
 ) -> Outcome:
     """Feed every text in every schedule and compare.
 
@@ -147,6 +148,7 @@ def run(
         quantized: references of the quantized eager model, for a quantized file; None for an exact one.
         budget: seconds; passes that would not fit are cut or left out.
         graded: grade the file by its distance from full precision even without ``quantized``.
+        tightened: bounds that hold instead of the table's.
     """
     tallies, pace, schedules, left_out, tokens = _Tallies(), Pace(), [], [], 0
     planned = passes(full.texts, full.end, shape_policy)
@@ -179,7 +181,7 @@ def run(
         if schedule not in schedules:
             schedules.append(schedule)
     seconds = time.perf_counter() - started
-    comparisons = _compare(tallies, exact=quantized is None)
+    comparisons = _compare(tallies, exact=quantized is None, tightened=tightened)
     parity = Parity(
         passed=all(comparison.passed for comparison in comparisons),
         positions=tallies.full.positions,
@@ -196,7 +198,7 @@ def _used(text: Text) -> TextUsed:
     return TextUsed(name=text.name, tokens=text.ids.shape[1], sha256=text.sha256)
 
 
-def _compare(tallies: _Tallies, *, exact: bool) -> list[Comparison]:
+def _compare(tallies: _Tallies, *, exact: bool, tightened: bounds.Tightened | None) -> list[Comparison]:
     full, quantized, cost = tallies.full, tallies.quantized, tallies.cost
     if exact:
         values = {
@@ -207,7 +209,7 @@ def _compare(tallies: _Tallies, *, exact: bool) -> list[Comparison]:
             "perplexity": full.perplexity,
             "perplexity_reference": full.perplexity_reference,
         }
-        return [_comparison("exact", bounds.FULL, values)]
+        return [_comparison("exact", bounds.FULL, values, tightened)]
     against_quantized = {
         "kl_over_cost": quantized.kl_mean / max(cost.kl_mean, bounds.COST_FLOOR),
         "kl_mean": quantized.kl_mean,
@@ -224,17 +226,17 @@ def _compare(tallies: _Tallies, *, exact: bool) -> list[Comparison]:
         "kl_mean_quantized_eager": cost.kl_mean,
     }
     return [
-        _comparison("quantized", bounds.QUANTIZED, against_quantized),
-        _comparison("quantized", bounds.FULL, against_full),
+        _comparison("quantized", bounds.QUANTIZED, against_quantized, tightened),
+        _comparison("quantized", bounds.FULL, against_full, tightened),
     ]
 
 
-def _comparison(kind: str, against: str, values: dict[str, float]) -> Comparison:
+def _comparison(kind: str, against: str, values: dict[str, float], tightened: bounds.Tightened | None) -> Comparison:
     # JSON has no infinity: a logit that is not a number is reported as the largest float there is.
     finite = {name: value if math.isfinite(value) else 1.7976931348623157e308 for name, value in values.items()}
     return Comparison(
         against=against,
-        figures=[bounds.figure(kind, against, name, value) for name, value in finite.items()],
+        figures=[bounds.figure(kind, against, name, value, tightened) for name, value in finite.items()],
     )
 
 

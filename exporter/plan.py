@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter import backends, quantize
+from exporter import backends, bounds, quantize
 from exporter.backends import Backend
 from exporter.errors import UnknownBackend, UnknownPrecision, UnsupportedCombination
 from exporter.report import Cell, Status
@@ -33,7 +33,9 @@ def plan(spec: ExportSpec) -> Plan:
     Raises:
         UnknownBackend, UnknownPrecision: with the choices.
         UnsupportedCombination: a backend takes none of the wanted precisions.
+        InvalidSpec: a bound that there is not, or that would be loosened.
     """
+    bounds.check(spec.bounds)
     for name in spec.backends:
         if name not in backends.TABLE:
             raise UnknownBackend(f"Unknown backend {name!r}; the choices are: {', '.join(backends.TABLE)}.")

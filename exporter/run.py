@@ -217,6 +217,7 @@ class _Work:
                     bos_id=self.ckpt.bos_id,
                     eos_ids=list(self.ckpt.eos_ids),
                     notes=list(quantized.notes),
+                    tightened=self.spec.bounds,
                 )
                 made.append(self._cell(job))
         return made

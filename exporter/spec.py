@@ -1,12 +1,13 @@
 """What is asked of an export: frozen dataclasses, parsed and checked once, JSON in and out.
 
-Stage 2 of the way of one request. Names of backends and precisions are checked against the tables by
+Stage 2 of the way of one request. Names of backends, precisions and bounds are checked against the tables by
 ``exporter.plan``, which knows them; here only the shape of the request is checked.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +50,8 @@ class ExportSpec:
     """``custom``: the runtime's SDPA and cache ops where the backend has them; ``stock``: core ops only."""
     rehearse: bool = True
     """Run the whole chain on one layer of the same architecture first, so that a bad recipe fails early."""
+    bounds: dict[str, float] = field(default_factory=dict)
+    """Tighter bounds than those of docs/bounds.md, by the figure's name; none can be loosened."""
 
 
 _ADAPTER = TypeAdapter(ExportSpec)
@@ -74,6 +77,9 @@ def parse(data: Any) -> ExportSpec:
             raise InvalidSpec(f"The spec is not valid: {name}: {', '.join(values)} names one twice.")
     if spec.max_seq_len is not None and spec.max_seq_len < 1:
         raise InvalidSpec(f"The spec is not valid: max_seq_len: {spec.max_seq_len} is not a positive number.")
+    for name, value in spec.bounds.items():
+        if not math.isfinite(value):
+            raise InvalidSpec(f"The spec is not valid: bounds: {value} of {name} is no bound.")
     return spec
 
 

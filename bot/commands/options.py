@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from exporter import spec as specs
+from exporter.errors import InvalidSpec
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +23,21 @@ class Names(click.ParamType):
         if isinstance(value, tuple):
             return value
         return tuple(part.strip() for part in str(value).split(",") if part.strip())
+
+
+class BoundParam(click.ParamType):
+    """``NAME=VALUE``; which names there are and what is tighter is the exporter's to say."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        name, _, number = str(value).partition("=")
+        try:
+            return name.strip(), float(number)
+        except ValueError:
+            self.fail(f"{value!r} is not NAME=VALUE with a number.", param, ctx)
 
 
 def output_options(function: F) -> F:
@@ -88,6 +104,13 @@ def spec_options(function: F) -> F:
             help="The runtime's own attention ops where the backend has them, or core ops only.",
         ),
         click.option(
+            "--bound",
+            "bounds",
+            type=BoundParam(),
+            multiple=True,
+            help="Hold the files to a tighter bound than docs/bounds.md does; may be given again.",
+        ),
+        click.option(
             "--no-rehearse",
             is_flag=True,
             help="Do not try the whole chain on one layer first.",
@@ -107,8 +130,11 @@ def build_spec(
     max_seq_len: int | None,
     attention: str,
     no_rehearse: bool,
+    bounds: tuple[tuple[str, float], ...] = (),
 ) -> ExportSpec:
     """The spec that the options of ``spec_options`` ask for; raises InvalidSpec."""
+    if len(dict(bounds)) != len(bounds):
+        raise InvalidSpec("One bound is given twice.")
     return specs.parse(
         {
             "model": {"repo_id": model.repo_id, "revision": model.revision, "name": model.name},
@@ -118,5 +144,6 @@ def build_spec(
             "max_seq_len": max_seq_len,
             "attention": attention,
             "rehearse": not no_rehearse,
+            "bounds": dict(bounds),
         }
     )

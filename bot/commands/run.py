@@ -177,4 +177,6 @@ def command_line(spec: ExportSpec) -> str:
         words += ["--max-seq-len", str(spec.max_seq_len)]
     if spec.attention != default.attention:
         words += ["--attention", spec.attention]
+    for name, value in spec.bounds.items():
+        words += ["--bound", f"{name}={value!r}"]
     return shlex.join(words)

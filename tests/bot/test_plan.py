@@ -58,6 +58,7 @@ def test_another_spec_or_toolchain_is_not_covered() -> None:
     for spec in (
         replace(REPORT.spec, backends=("xnnpack",)),
         replace(REPORT.spec, precisions=("fp32",)),
+        replace(REPORT.spec, bounds={"kl_mean": 1e-6}),
         replace(REPORT.spec, max_seq_len=64),
         replace(REPORT.spec, embedding="fp32"),
         replace(REPORT.spec, attention="stock"),

@@ -208,6 +208,8 @@ def test_a_quantized_stage_is_measured_by_what_quantization_costs() -> None:
     assert bisect.limit_of(full, quantized) == Limit(kl_mean=0.25 * cost.kl_mean)
     assert bisect.limit_of(full, full) == Limit(kl_mean=0.25 * 0.01)
     assert bisect.limit_of(full, None) == LIMIT
+    assert bisect.limit_of(full, quantized, {"kl_over_cost": 0.1}) == Limit(kl_mean=0.1 * cost.kl_mean)
+    assert bisect.limit_of(full, None, {"kl_mean": 1e-9}).kl_mean == 1e-9
 
 
 def test_chunks_are_fed_where_they_can_be(made: Made) -> None:

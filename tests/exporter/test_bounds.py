@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from exporter import bounds
+from exporter.errors import InvalidSpec
+from exporter.report import Status
+from tests.exporter.conftest import ModelCopy, run_exporter
 
 
 @pytest.mark.parametrize("bound", bounds.BOUNDS, ids=lambda b: f"{b.kind}-{b.name}")
@@ -89,3 +93,42 @@ def test_grades_go_from_strict_to_lax() -> None:
     assert bounds.GRADES[-1].kl_at_most == math.inf
     assert len({grade.words for grade in bounds.GRADES}) == len(bounds.GRADES)
     assert "do not ship" in bounds.GRADES[-1].words
+
+
+@pytest.mark.parametrize("bound", bounds.BOUNDS, ids=lambda b: f"{b.kind}-{b.name}")
+def test_a_bound_can_be_tightened_and_not_loosened(bound: bounds.Bound) -> None:
+    less, looser = (0.5, 1.01) if bound.relation == "<=" else (1.005, 0.99)
+    tight = bound.value * less
+    for fine in (tight, bound.value):
+        bounds.check({bound.name: fine})
+    for wrong in (bound.value * looser, -1.0, math.inf, math.nan):
+        with pytest.raises(InvalidSpec, match=f"{bound.name} can be tightened only"):
+            bounds.check({bound.name: wrong})
+    between = (tight + bound.value) / 2
+    found = bounds.figure(bound.kind, bound.against, bound.name, between, {bound.name: tight})
+    assert (found.passed, found.bound) == (False, tight), "the figure shows the bound that it was held to"
+    assert found.reason.startswith(f"asked for; {bound.value:g} otherwise: ")
+    assert bounds.figure(bound.kind, bound.against, bound.name, between).passed
+    assert bounds.value(bound.kind, bound.against, bound.name, {bound.name: tight}) == tight
+
+
+def test_a_bound_that_there_is_not() -> None:
+    with pytest.raises(InvalidSpec, match="There is no bound 'kl'; there are: max_difference_over_std, top1_agreement"):
+        bounds.check({"kl": 0.1})
+    assert len({bound.name for bound in bounds.BOUNDS}) == len(bounds.BOUNDS), "a name means one bound"
+
+
+def test_a_file_that_misses_a_tightened_bound_is_not_offered(model_copy: ModelCopy, tmp_path: Path) -> None:
+    """And the report says which bound that was, and what was asked for."""
+    spec = {"backends": ["portable"], "precisions": ["fp32"], "max_seq_len": 16, "rehearse": False}
+    asked = {"max_difference_over_std": 1e-12}
+    done = run_exporter({**spec, "bounds": asked}, model_copy(num_hidden_layers=1), tmp_path / "out")
+    assert done.exit_code == 3, done.log[-2000:]
+    assert done.report.spec.bounds == asked
+    (cell,) = done.report.cells
+    assert cell.status is Status.FAILED and cell.reason is not None and cell.parity is not None
+    assert "max_difference_over_std is" in cell.reason and "where <= 1e-12 is wanted" in cell.reason
+    missed = [one for comparison in cell.parity.comparisons for one in comparison.figures if not one.passed]
+    assert [(one.name, one.bound) for one in missed] == [("max_difference_over_std", 1e-12)]
+    assert cell.parity.first_difference is not None
+    assert not cell.parity.first_difference.startswith("none"), "the stages are held to what the file is held to"
