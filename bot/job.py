@@ -1,7 +1,7 @@
 """One whole job: a model in, a pull request (or the reason why there is none) out. Stages 2 to 5.
 
 Nothing that a kill costs is more than the stage it hits: downloads go on where they ended, a finished export is
-found again in its workspace, and publishing looks at the Hub before it acts. So the answer to any interruption
+found again in its workspace, and publishing looks before it acts. So the answer to any interruption
 is to run the same command again.
 """
 
@@ -11,14 +11,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from bot import export_process, plan, unchanged, workspace
-from bot.errors import NotAuthorized
+from bot import export_process, plan, workspace
 from bot.export_process import OnLog, OnProgress, Progress
-from bot.publish import hub
-from bot.publish.hub import Published
+from bot.publish.loop import Published
+from bot.publish.target import Target
 from bot.sources import HubModel, LocalModel
 from exporter import facts
 from exporter.report import SCHEMA_VERSION, Report
@@ -31,10 +30,8 @@ class Job:
 
     source: LocalModel | HubModel
     spec: ExportSpec
-    repo_id: str | None
+    target: Target | None
     """Where the pull request goes; None: nothing is published."""
-    endpoint: str
-    token: str | None = field(repr=False)
     command: str
     """What a person would type; shown in the card."""
     root: Path
@@ -51,7 +48,7 @@ class Outcome:
     report: Report | None
     """None where nothing was exported, because there was nothing to do."""
     out_dir: Path | None
-    """Where the files are; None where they are on the Hub or were never made."""
+    """Where the files are; None where they are published or were never made."""
 
 
 def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
@@ -62,8 +59,8 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
         PtebotError: a stage failed, as its own class. That no file passed is told by the report.
     """
     toolchain = facts.toolchain()
-    if job.repo_id is not None and job.token is None and not job.dry_run:
-        raise NotAuthorized("A pull request cannot be opened without a token.")
+    if job.target is not None:
+        job.target.check(dry_run=job.dry_run)
     key = export_key(job.spec, job.source.tree, toolchain)
     with workspace.open_workspace(job.root, _owner(job), waiting=_waiting(show)) as space:
         if (ended := _unchanged(job, toolchain, show)) is not None:
@@ -73,18 +70,9 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
             # Kept, it would be found "finished" forever; made again, it may do better (more memory, a package).
             space.discard(key)
             return Outcome(published=None, report=report, out_dir=None)
-        if job.repo_id is None:
+        if job.target is None:
             return Outcome(published=None, report=report, out_dir=out_dir)
-        published = hub.publish(
-            report,
-            out_dir,
-            repo_id=job.repo_id,
-            endpoint=job.endpoint,
-            token=job.token,
-            command=job.command,
-            dry_run=job.dry_run,
-            progress=show,
-        )
+        published = job.target.publish(report, out_dir, command=job.command, dry_run=job.dry_run, progress=show)
         if job.dry_run:
             return Outcome(published=published, report=report, out_dir=out_dir)
         space.discard(key)
@@ -101,12 +89,10 @@ def export_key(spec: ExportSpec, tree: Mapping[str, object], toolchain: Mapping[
 
 def _unchanged(job: Job, toolchain: Mapping[str, str], show: OnProgress) -> Published | None:
     """How the job ends at once. Asked under the lock, so that a run that waited sees what the other one did."""
-    if job.repo_id is None:
+    if job.target is None:
         return None
-    show(Progress(stage="plan", message=f"asking {job.endpoint} what {job.repo_id} has already"))
-    return unchanged.ask(
-        job.source.tree, job.spec, toolchain, repo_id=job.repo_id, endpoint=job.endpoint, token=job.token
-    )
+    show(Progress(stage="plan", message=f"asking what there is already: {job.target.place}"))
+    return job.target.ask(job.source.tree, job.spec, toolchain)
 
 
 def _export(job: Job, space: workspace.Workspace, key: str, show: OnProgress, log: OnLog) -> tuple[Path, Report]:
@@ -126,7 +112,7 @@ def _export(job: Job, space: workspace.Workspace, key: str, show: OnProgress, lo
 def _owner(job: Job) -> str:
     """What the workspace's lock is for: one job at a time for each model."""
     if isinstance(job.source, HubModel):
-        return f"{job.endpoint} {job.source.resolved.repo_id}"
+        return f"{job.source.endpoint} {job.source.resolved.repo_id}"
     return str(job.source.directory.resolve())
 
 

@@ -1,7 +1,7 @@
-"""Whether a run has anything to do, asked of the Hub before any work. Stage 2 of the way of one request.
+"""Whether a run has anything to do, asked of the host before any work. Stage 2 of the way of one request.
 
 In: a source, a spec and the repository that would get the pull request. Out: how publishing would end without
-an export, or None where an export is needed. A manifest that the repository already has, on its main branch,
+an export, or None where an export is needed. A manifest that the repository already has, on its base branch,
 in our open pull request or in one that was closed, stands for the export that would give the same again; the
 decision itself is ``bot.publish.decide``'s.
 """
@@ -10,27 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from huggingface_hub import HfApi
-
 from bot import plan
 from bot.errors import RevisionNotFound, SourceMoved
-from bot.hubapi import TreeFile, connect
+from bot.hubapi import TreeFile
 from bot.publish import decide as steps
-from bot.publish import state
-from bot.publish.hub import Published
+from bot.publish.loop import Host, Published
 from bot.publish.state import Branch, State
 from exporter.spec import ExportSpec
 
 
-def ask(
-    tree: Mapping[str, TreeFile],
-    spec: ExportSpec,
-    toolchain: Mapping[str, str],
-    *,
-    repo_id: str,
-    endpoint: str | None,
-    token: str | None,
-) -> Published | None:
+def ask(tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, str], host: Host) -> Published | None:
     """How a run ends at once, or None where there is something to export.
 
     Args:
@@ -38,16 +27,15 @@ def ask(
         toolchain: package to version, of what would export now.
 
     Raises:
-        SourceMoved: the repository's main branch holds another model than the source.
-        RepoNotFound, NotAuthorized, HubUnreachable: as the Hub answers.
+        SourceMoved: the repository's base branch holds another model than the source.
+        PtebotError: as the host answers.
     """
-    api = connect(endpoint, token)
-    now = state.look(api, repo_id, state.me(api))
-    check_same_model(tree, now.source, now.repo_id)
-    main = state.read_branch(api, now.repo_id, now.head)
+    now = host.look(host.me(), ())
+    check_same_model(tree, now.source, now.repo_id, now.base)
+    main = host.base(now)
     pull = steps.oldest_open(now)
-    branch = state.read_branch(api, now.repo_id, pull.ref) if pull is not None else None
-    for published in _published(api, now, main, branch):
+    branch = host.branch(now, pull) if pull is not None else None
+    for published in _published(host, now, main, branch):
         if published.manifest is None or not plan.is_current(published.manifest, tree, spec, toolchain):
             continue
         step = steps.decide(published.manifest, now, main, branch)
@@ -62,26 +50,28 @@ def ask(
     return None
 
 
-def check_same_model(tree: Mapping[str, TreeFile], main: Mapping[str, TreeFile], repo_id: str) -> None:
+def check_same_model(
+    tree: Mapping[str, TreeFile], main: Mapping[str, TreeFile], repo_id: str, base: str = "main branch"
+) -> None:
     """Refuse to offer files of one model to a repository that holds another one; raises SourceMoved."""
     weights = {plan.WEIGHTS} if plan.WEIGHTS in tree else {name for name in tree if name.endswith(".safetensors")}
     names = {*plan.small_files(tree), *plan.small_files(main), *weights}
     differing = sorted(name for name in names if not _same(tree.get(name), main.get(name)))
     if differing:
         raise SourceMoved(
-            f"The main branch of {repo_id} has other content than the model given: {', '.join(differing[:5])}.",
-            remedy="Export what the main branch holds, or name the repository that holds this model.",
+            f"The {base} of {repo_id} has other content than the model given: {', '.join(differing[:5])}.",
+            remedy=f"Export what the {base} holds, or name the repository that holds this model.",
         )
 
 
-def _published(api: HfApi, now: State, main: Branch, branch: Branch | None) -> Iterator[Branch]:
+def _published(host: Host, now: State, main: Branch, branch: Branch | None) -> Iterator[Branch]:
     yield main
     if branch is not None:
         yield branch
     for pull in reversed(now.pulls):
         if not pull.open and not pull.closed_by_us:
             try:
-                yield state.read_branch(api, now.repo_id, pull.ref)
+                yield host.branch(now, pull)
             except RevisionNotFound:
                 continue  # its owner deleted the branch; the marker in its description still counts later
 

@@ -82,6 +82,7 @@ def _export(
     scratch: Path,
 ) -> Outcome:
     from bot import fetch, job, sources
+    from bot.publish.target import HubTarget
 
     source = sources.HubModel(
         resolved=fetch.resolve(repo_id, None, endpoint=hub.endpoint, token=hub.token),
@@ -101,9 +102,7 @@ def _export(
         job.Job(
             source=source,
             spec=spec,
-            repo_id=repo_id,
-            endpoint=hub.endpoint,
-            token=hub.token,
+            target=HubTarget(repo_id=repo_id, endpoint=hub.endpoint, token=hub.token),
             command=command_line(spec),
             root=scratch / "state",
         ),

@@ -62,6 +62,7 @@ def command(
     was published.
     """
     from bot import credentials, job, sources, workspace
+    from bot.publish.target import HubTarget
 
     root = state or workspace.default_root()
     endpoint = (endpoint or credentials.default_endpoint()).rstrip("/")
@@ -76,9 +77,7 @@ def command(
         job.Job(
             source=source,
             spec=asked,
-            repo_id=repo_id,
-            endpoint=endpoint,
-            token=token,
+            target=HubTarget(repo_id=repo_id, endpoint=endpoint, token=token) if repo_id is not None else None,
             command=command_line(asked),
             root=root,
             dry_run=dry_run,

@@ -11,15 +11,15 @@ import re
 from collections.abc import Iterable
 
 from bot.publish import words
-from bot.publish.markdown import SAFE_PATH, block, code, link, one_line, table, text
+from bot.publish.markdown import SAFE_PATH, address, block, code, link, one_line, table, text
+from bot.publish.places import FOLDER, REPO_ID, Place
 from bot.publish.splice import BEGIN, END
 from exporter.report import Cell, Report
 
-FOLDER = "executorch"
+__all__ = ["FOLDER", "MANIFEST", "REPO_ID", "files_table", "missing_list", "quality_notes", "section"]
+
 MANIFEST = f"{FOLDER}/manifest.json"
 DOCS = "https://docs.pytorch.org/executorch"
-REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
-"""``owner/name`` as huggingface_hub's validate_repo_id takes it."""
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+-]{0,40}")
 KERNEL_MODULES = (
     ("llama::", "executorch.extension.llm.custom_ops.custom_ops", "attention and cache ops"),
@@ -28,27 +28,27 @@ KERNEL_MODULES = (
 """Operator namespace to the Python module that registers its kernels; to add one, add a line."""
 
 
-def section(report: Report, *, command: str, repo_id: str | None) -> str:
+def section(report: Report, *, command: str, place: Place) -> str:
     """The whole section, from begin marker to end marker, with a closing newline.
 
     Args:
         command: what made the files, as a person would type it; shown in a code block.
-        repo_id: ``owner/name`` on the Hub, for the snippets; None leaves a placeholder.
+        place: where the files will be, for links and snippets.
     """
     parts = [
         BEGIN,
         "## ExecuTorch",
         _opening(report),
         "### Which file",
-        files_table(report, linked=True),
+        files_table(report, place),
         *_advice(report),
         *_missing(report),
         "### How to run it",
-        *_running(report, repo_id),
+        *_running(report, place),
         "### Compatibility",
         _compatibility(report),
         "### How it was made",
-        *_making(report, command),
+        *_making(report, command, place),
         "### Limits",
         "\n".join(f"- {limit}" for limit in _limits(report)),
         END,
@@ -56,8 +56,8 @@ def section(report: Report, *, command: str, repo_id: str | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def files_table(report: Report, *, linked: bool) -> str:
-    """One row per file that is offered; ``linked`` only where relative links lead to the files."""
+def files_table(report: Report, place: Place | None) -> str:
+    """One row per file that is offered, linked to its place; None where no link would lead to it."""
     rows = []
     for cell in report.good_cells:
         path = f"{FOLDER}/{cell.file}"
@@ -69,7 +69,7 @@ def files_table(report: Report, *, linked: bool) -> str:
             [
                 text(cell.title) if cell.title else code(cell.backend),
                 code(cell.precision),
-                link(path.rsplit("/", 1)[-1], path) if linked else code(path),
+                _link(place, cell) if place else code(path),
                 words.size(cell.size_bytes),
                 words.delegation(cell),
                 text(words.parity(cell)),
@@ -79,6 +79,11 @@ def files_table(report: Report, *, linked: bool) -> str:
         )
     header = ["Backend", "Precision", "File", "Size", "Delegation", "Parity", "Cost of quantization", "Status"]
     return table(header, rows)
+
+
+def _link(place: Place, cell: Cell) -> str:
+    label, target = (cell.file or "").rsplit("/", 1)[-1], place.target(cell)
+    return address(label, target) if target.startswith(("https://", "http://")) else link(label, target)
 
 
 def missing_list(report: Report) -> list[str]:
@@ -142,7 +147,7 @@ def _missing(report: Report) -> list[str]:
     return ["Asked for and not offered:", "\n".join(lines)] if lines else []
 
 
-def _running(report: Report, repo_id: str | None) -> list[str]:
+def _running(report: Report, place: Place) -> list[str]:
     best = words.recommended(report)
     version = runtime_version(report)
     if best is None or version is None or not SAFE_PATH.fullmatch(best.file or ""):
@@ -150,7 +155,7 @@ def _running(report: Report, repo_id: str | None) -> list[str]:
     guides = f"{DOCS}/{'.'.join(version.split('.')[:2])}/llm"
     return [
         "In Python:",
-        block(python_snippet(best, report, repo_id, version), "python"),
+        block(python_snippet(best, report, place, version), "python"),
         "\n".join(
             [
                 f"- Android: `LlmModule` of the Maven package `org.pytorch:executorch-android:{version}` "
@@ -164,9 +169,8 @@ def _running(report: Report, repo_id: str | None) -> list[str]:
     ]
 
 
-def python_snippet(cell: Cell, report: Report, repo_id: str | None, version: str) -> str:
+def python_snippet(cell: Cell, report: Report, place: Place, version: str) -> str:
     """A program that answers one question with ``cell``'s file; it imports what registers the file's kernels."""
-    repo = repo_id if repo_id is not None and REPO_ID.fullmatch(repo_id) else "OWNER/NAME"
     ops = cell.delegation.leftover_ops if cell.delegation else {}
     kernels = [
         f"import {module}  # {what} of this file"
@@ -181,15 +185,13 @@ def python_snippet(cell: Cell, report: Report, repo_id: str | None, version: str
     ]
     return "\n".join(
         [
-            f"# pip install {' '.join([f'executorch=={version}', *packages])} huggingface_hub transformers",
+            f"# pip install {' '.join([f'executorch=={version}', *packages, *place.packages, 'transformers'])}",
             *kernels,
             "from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner",
-            "from huggingface_hub import hf_hub_download",
+            *place.imports,
             "from transformers import AutoTokenizer",
             "",
-            f'repo = "{repo}"',
-            f'model = hf_hub_download(repo, "{FOLDER}/{cell.file}")',
-            'words = hf_hub_download(repo, "tokenizer.json")',
+            *place.getting(cell),
             'prompt = "What is the capital of France? Answer in one sentence."',
             "tokenizer = AutoTokenizer.from_pretrained(repo)",
             "if tokenizer.chat_template:",
@@ -211,14 +213,14 @@ def _compatibility(report: Report) -> str:
     )
 
 
-def _making(report: Report, command: str) -> list[str]:
+def _making(report: Report, command: str, place: Place) -> list[str]:
     source = f"revision {code(report.model.revision)}" if report.model.revision else "a local directory"
     versions = ", ".join(f"{text(name)} {text(version)}" for name, version in sorted(report.toolchain.items()))
     return [
         f"By {text(report.generator)} from {source}, with {versions}:",
         block(one_line(command, 1000), "sh"),
         "To make the files again and compare them byte by byte, run this in a clone of this repository:",
-        block(f"ptebot rebuild {MANIFEST}", "sh"),
+        block(f"ptebot rebuild {place.manifest}", "sh"),
     ]
 
 

@@ -39,7 +39,7 @@ class Create:
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """Commit to an open pull request of ours."""
+    """Commit to an open pull request of ours what it lacks, and what lets it be merged."""
 
     pull: Pull
     branch: Branch
@@ -69,10 +69,10 @@ def decide(report: Report, state: State, main: Branch, branch: Branch | None) ->
     if pull is not None and newer:
         return Close(pull=newer[-1], comment=message.closing_comment(pull.num))
     if main.offers(report):
-        return Finish(operation="unchanged", reason="the main branch has these files already")
+        return Finish(operation="unchanged", reason=f"the {state.base} has these files already")
     if pull is None or branch is None:
         return _without_a_pull(report, state)
-    return _with_a_pull(report, pull, branch)
+    return _with_a_pull(report, state, pull, branch)
 
 
 def oldest_open(state: State) -> Pull | None:
@@ -80,10 +80,10 @@ def oldest_open(state: State) -> Pull | None:
     return min((pull for pull in state.pulls if pull.open), key=lambda pull: pull.num, default=None)
 
 
-def _with_a_pull(report: Report, pull: Pull, branch: Branch) -> Step:
-    if pull.conflicts:
+def _with_a_pull(report: Report, state: State, pull: Pull, branch: Branch) -> Step:
+    if pull.conflicts and not state.rebuilds:
         return Close(pull=pull, comment=message.replacing_comment())
-    if not branch.offers(report) or branch.manifest is None:
+    if pull.conflicts or not branch.offers(report) or branch.manifest is None:
         return Update(pull=pull, branch=branch)
     if pull.marker != message.marker_of(branch.manifest):
         return Describe(pull=pull, published=branch.manifest)
@@ -95,8 +95,8 @@ def _without_a_pull(report: Report, state: State) -> Step:
     for pull in reversed(state.pulls):
         if not pull.open and not pull.closed_by_us and pull.marker.source == source:
             reason = (
-                f"pull request {pull.num} offered files for these weights and was closed; reopen it on the Hub to have "
-                "it refreshed"
+                f"pull request {pull.num} offered files for these weights and was closed; reopen it on {state.host} to "
+                "have it refreshed"
             )
             return Finish(operation="none", reason=reason, pull=pull)
     return Create()

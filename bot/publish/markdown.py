@@ -19,6 +19,8 @@ _UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 """Unicode categories that a reader cannot see: controls, bidi and zero-width marks, private use, surrogates."""
 SAFE_PATH = re.compile(r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+)*")
 """Paths that may stand in a link: no traversal, nothing that needs quoting."""
+_SAFE_URL = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d{1,5})?(?:/[A-Za-z0-9._~%+-]+)+")
+"""Addresses that may: no credentials, no query, nothing that could end the link."""
 
 
 def one_line(value: object, limit: int = 400) -> str:
@@ -44,6 +46,11 @@ def code(value: object, limit: int = 200) -> str:
 def link(label: str, target: str) -> str:
     """A link to a path of the same repository; just the label when the path is not a plain one."""
     return f"[{code(label)}]({target})" if SAFE_PATH.fullmatch(target) else text(label)
+
+
+def address(label: str, url: str) -> str:
+    """A link to an address on the web; just the label where it is not a plain one."""
+    return f"[{code(label)}]({url})" if _SAFE_URL.fullmatch(url) else text(label)
 
 
 def block(source: str, language: str = "") -> str:

@@ -50,7 +50,7 @@ def pr_description(report: Report) -> str:
 def summary_table(report: Report) -> str:
     """Every cell: the files that are offered, then what was asked for and is not."""
     missing = missing_list(report)
-    return "\n\n".join([files_table(report, linked=False), *(["Not offered:", "\n".join(missing)] if missing else [])])
+    return "\n\n".join([files_table(report, None), *(["Not offered:", "\n".join(missing)] if missing else [])])
 
 
 def closing_comment(kept: int) -> str:

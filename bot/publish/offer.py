@@ -1,7 +1,7 @@
-"""What an export would put into a repository: its files, manifest and card, and the operations that get there.
+"""What an export would put into a repository: its files, manifest and card, and the changes that get there.
 
-Stage 5. In: a report and the directory with its files, and what a branch has. Out: the Hub's commit operations,
-only for what differs. Reads files here, asks no Hub.
+Stage 5. In: a report and the directory with its files, and what a branch has. Out: files to write and to delete,
+only where something differs. Reads files here, asks no host.
 """
 
 from __future__ import annotations
@@ -9,20 +9,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
 from bot.errors import OutputNotTrusted
 from bot.hashes import git_oid, git_oid_of
 from bot.hubapi import TreeFile
 from bot.publish import words
 from bot.publish.card import FOLDER, MANIFEST, section
 from bot.publish.markdown import SAFE_PATH
+from bot.publish.places import Place
 from bot.publish.splice import splice
 from bot.publish.state import CARD, Branch
 from exporter import report as reports
 from exporter.report import Cell, Report
 
-Operation = CommitOperationAdd | CommitOperationDelete
+
+@dataclass(frozen=True, kw_only=True)
+class Put:
+    """A file to write."""
+
+    path: str
+    content: Path | bytes
+    size_bytes: int
+    sha256: str | None = None
+    """What the content must have, where it was proven before; whoever sends it compares."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delete:
+    """A file of ours to take away."""
+
+    path: str
+
+
+Change = Put | Delete
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,8 @@ class Offer:
     section: str
     files: dict[str, tuple[Path, Cell]]
     """Path in the repository to the local file and its cell."""
+    tagged: bool = True
+    """Whether the card's front matter gets the tag ``executorch``, and is made for it."""
 
     @property
     def size(self) -> str:
@@ -46,9 +66,9 @@ class Offer:
 
     def card(self, readme: bytes | None) -> bytes:
         """The owner's card with our section; raises CardInvalid."""
-        return splice(readme, self.section)
+        return splice(readme, self.section, tagged=self.tagged)
 
-    def operations(self, branch: Branch, card: bytes | None) -> list[Operation]:
+    def changes(self, branch: Branch, card: bytes | None) -> list[Change]:
         """What must change on ``branch``.
 
         Args:
@@ -56,27 +76,22 @@ class Offer:
 
         Raises:
             CardInvalid: the card cannot take the section.
-            OutputNotTrusted: a file changed since the export was checked.
         """
-        wanted: list[Operation] = []
+        wanted: list[Change] = []
         for path, (local, cell) in self.files.items():
-            if _has(branch.files.get(path), local, cell):
-                continue
-            add = CommitOperationAdd(path_in_repo=path, path_or_fileobj=local)
-            if add.upload_info.sha256.hex() != cell.sha256:
-                raise OutputNotTrusted(f"{cell.file} does not have the SHA-256 that the report states.")
-            wanted.append(add)
+            if not _has(branch.files.get(path), local, cell):
+                wanted.append(Put(path=path, content=local, size_bytes=cell.size_bytes or 0, sha256=cell.sha256))
         there = branch.files.get(MANIFEST)
         if there is None or there.oid != git_oid(self.manifest):
-            wanted.append(CommitOperationAdd(path_in_repo=MANIFEST, path_or_fileobj=self.manifest))
+            wanted.append(Put(path=MANIFEST, content=self.manifest, size_bytes=len(self.manifest)))
         spliced = self.card(card)
         if spliced != branch.card:
-            wanted.append(CommitOperationAdd(path_in_repo=CARD, path_or_fileobj=spliced))
+            wanted.append(Put(path=CARD, content=spliced, size_bytes=len(spliced)))
         stale = sorted(branch.our_files() - self.files.keys())
-        return wanted + [CommitOperationDelete(path_in_repo=path, is_folder=False) for path in stale]
+        return wanted + [Delete(path=path) for path in stale]
 
 
-def make_offer(report: Report, out_dir: Path, *, repo_id: str, command: str) -> Offer:
+def make_offer(report: Report, out_dir: Path, *, place: Place, command: str, tagged: bool = True) -> Offer:
     """An offer of the good cells' files; raises OutputNotTrusted where one is not what the report says."""
     files = {}
     for cell in report.good_cells:
@@ -89,7 +104,7 @@ def make_offer(report: Report, out_dir: Path, *, repo_id: str, command: str) -> 
         if path.stat().st_size != cell.size_bytes:
             raise OutputNotTrusted(f"{name} has {path.stat().st_size} bytes, not the report's {cell.size_bytes}.")
         files[f"{FOLDER}/{name}"] = (path, cell)
-    return Offer(report, section(report, command=command, repo_id=repo_id), files)
+    return Offer(report, section(report, command=command, place=place), files, tagged)
 
 
 def _has(there: TreeFile | None, local: Path, cell: Cell) -> bool:

@@ -25,26 +25,27 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
 """Lines as CommonMark counts them; str.splitlines knows more line endings than it does."""
 
 
-def splice(readme: bytes | None, section: str) -> bytes:
+def splice(readme: bytes | None, section: str, *, tagged: bool = True) -> bytes:
     """The card with ``section`` in it and the tag in its front matter; the same bytes when both are there.
 
     Args:
         readme: the owner's README.md; None where there is none.
         section: lines ending in ``\\n``, the first ``BEGIN`` and the last ``END``.
+        tagged: False where the front matter is none of a model card, and stays as it is.
 
     Raises:
         CardInvalid: not UTF-8; larger than 2 MiB; markers given twice, unbalanced or changed by hand;
             front matter that cannot take the tag; a code block or comment that is never closed.
     """
     bom, text = _decode(readme)
-    tagged = add_tag(text, TAG)
+    with_tag = add_tag(text, TAG) if tagged else text
     newline = newline_of(text)
     ours = newline.join(section.strip("\n").split("\n"))
-    start, end = _span(tagged)
+    start, end = _span(with_tag)
     if start is None or end is None:
-        spliced = tagged + _gap(tagged, newline) + ours + newline
+        spliced = with_tag + _gap(with_tag, newline) + ours + newline
     else:
-        spliced = tagged[:start] + ours + tagged[end:]
+        spliced = with_tag[:start] + ours + with_tag[end:]
     if not _stands(spliced, ours):
         raise CardInvalid(
             "README.md ends inside a code block, a comment or an HTML block that is never closed.",

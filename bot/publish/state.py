@@ -6,7 +6,7 @@ In: a client and a repository. Out: the main branch's commit and source files, w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from huggingface_hub import DiscussionComment, DiscussionWithDetails, HfApi
@@ -98,6 +98,11 @@ class State:
     """The files at the main branch's root."""
     pulls: list[Pull] = field(default_factory=list)
     """Ours, oldest first; merged ones are left out."""
+    host: str = "the Hub"
+    base: str = "main branch"
+    """What the files are offered to, in words."""
+    rebuilds: bool = False
+    """A pull request that can no longer be merged is brought up to the base branch; else it is replaced."""
 
     def moved(self, files: Iterable[SourceFile]) -> list[str]:
         """Names whose content on the main branch is not what was exported."""
@@ -112,7 +117,7 @@ def me(api: HfApi) -> str | None:
         return str(api.whoami(cache=True)["name"])
 
 
-def look(api: HfApi, repo_id: str, author: str | None, known: Iterable[int] = ()) -> State:
+def look(api: HfApi, repo_id: str, author: str | None, known: Collection[int] = ()) -> State:
     """Read the main branch and our pull requests.
 
     Args:

@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, Discussio
 
 from bot.localhub.testing import RunningHub
 from bot.publish import hub as publishing
-from bot.publish.hub import Published
+from bot.publish.loop import Published
 from exporter.report import Cell, Report
 from tests.bot import reports
 

@@ -6,27 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from bot import fetch, unchanged
+from bot import fetch
 from bot.errors import SourceMoved
 from bot.localhub.testing import RunningHub
-from bot.publish.hub import Published
+from bot.publish.loop import Published
+from bot.publish.target import HubTarget
 from exporter.report import Report
 from exporter.spec import ExportSpec
 from tests.bot import reports
 from tests.bot.hubs import Repository
 
 
+def target(repo: Repository) -> HubTarget:
+    return HubTarget(repo_id=repo.repo_id, endpoint=repo.hub.endpoint, token=repo.bot_token)
+
+
 def ask(repo: Repository, report: Report, spec: ExportSpec | None = None, **toolchain: str) -> Published | None:
     """The question, for what the repository's main branch holds now."""
     now = fetch.resolve(repo.repo_id, None, endpoint=repo.hub.endpoint, token=repo.bot_token)
-    return unchanged.ask(
-        now.tree,
-        spec or report.spec,
-        report.toolchain | toolchain,
-        repo_id=repo.repo_id,
-        endpoint=repo.hub.endpoint,
-        token=repo.bot_token,
-    )
+    return target(repo).ask(now.tree, spec or report.spec, report.toolchain | toolchain)
 
 
 def test_a_new_repository_needs_an_export(repo: Repository) -> None:
@@ -100,11 +98,4 @@ def test_another_model_is_refused(repo: Repository) -> None:
     now = fetch.resolve(repo.repo_id, None, endpoint=repo.hub.endpoint, token=repo.bot_token)
     repo.push({"model.safetensors": b"other weights"})
     with pytest.raises(SourceMoved, match=r"model\.safetensors"):
-        unchanged.ask(
-            now.tree,
-            ExportSpec(),
-            reports.TOOLCHAIN,
-            repo_id=repo.repo_id,
-            endpoint=repo.hub.endpoint,
-            token=repo.bot_token,
-        )
+        target(repo).ask(now.tree, ExportSpec(), reports.TOOLCHAIN)

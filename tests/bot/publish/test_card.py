@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 
 from bot.publish import card, message, words
 from bot.publish.marker import parse
+from bot.publish.places import OnTheHub
 from bot.publish.splice import BEGIN, END, current_section, splice
 from exporter.report import Report, Status
 from tests.bot import reports
@@ -19,7 +20,7 @@ GFM = MarkdownIt("gfm-like", {"linkify": False})
 
 
 def section(report: Report) -> str:
-    return card.section(report, command=COMMAND, repo_id="acme/tiny")
+    return card.section(report, command=COMMAND, place=OnTheHub("acme/tiny"))
 
 
 def rows(text: str) -> list[list[str]]:
@@ -106,14 +107,14 @@ def test_the_snippet_is_python_that_loads_what_the_file_needs() -> None:
     assert delegation is not None
     ops = {"llama::update_cache.out": 2, "quantized_decomposed::embedding_byte.out": 1}
     cell = reports.cell(delegation=replace(delegation, leftover_ops=ops))
-    snippet = card.python_snippet(cell, reports.report(), "acme/tiny", "1.5.1")
+    snippet = card.python_snippet(cell, reports.report(), OnTheHub("acme/tiny"), "1.5.1")
     compile(snippet, "card", "exec")
     assert "import executorch.extension.llm.custom_ops.custom_ops" in snippet
     assert "import executorch.kernels.quantized" in snippet
     assert 'repo = "acme/tiny"' in snippet and '"executorch/xnnpack/tiny_xnnpack_fp32.pte"' in snippet
-    portable = card.python_snippet(reports.cell("portable"), reports.report(), None, "1.5.1")
+    portable = card.python_snippet(reports.cell("portable"), reports.report(), OnTheHub(None), "1.5.1")
     assert "custom_ops" not in portable and 'repo = "OWNER/NAME"' in portable
-    openvino = card.python_snippet(reports.cell("openvino"), reports.report(), None, "1.5.1")
+    openvino = card.python_snippet(reports.cell("openvino"), reports.report(), OnTheHub(None), "1.5.1")
     assert "pip install executorch==1.5.1 openvino==2025.4.1 " in openvino
 
 
@@ -145,7 +146,7 @@ def test_nothing_from_the_report_comes_alive() -> None:
     report = reports.report([bad, worse, reports.failed(EVIL, EVIL, reason=EVIL, failed_stage=EVIL)], revision=EVIL)
     report = replace(report, generator=EVIL, toolchain={EVIL: EVIL, "executorch": "1.5.1"})
     report = replace(report, model=replace(report.model, name=EVIL))
-    text = card.section(report, command=f"ptebot run {EVIL}", repo_id=EVIL)
+    text = card.section(report, command=f"ptebot run {EVIL}", place=OnTheHub(EVIL))
     assert current_section(splice(b"# T\n", text)) == text.rstrip("\n")
     for markdown in (text, message.pr_description(report)):
         rendered = GFM.render(markdown)

@@ -11,6 +11,7 @@ from bot.publish import message
 from bot.publish.card import section
 from bot.publish.decide import Close, Create, Describe, Finish, Update, decide
 from bot.publish.marker import CLOSED, MISSING
+from bot.publish.places import OnTheHub
 from bot.publish.splice import splice
 from bot.publish.state import Branch, Pull, State
 from exporter.report import Report
@@ -28,7 +29,7 @@ def branch(report: Report, **fields: Any) -> Branch:
         )
         for cell in report.good_cells
     }
-    card = splice(b"# Tiny\n", section(report, command="ptebot run acme/tiny", repo_id="acme/tiny"))
+    card = splice(b"# Tiny\n", section(report, command="ptebot run acme/tiny", place=OnTheHub("acme/tiny")))
     return replace(Branch(commit="b" * 40, manifest=report, files=files, card=card), **fields)
 
 

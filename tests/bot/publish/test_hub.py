@@ -23,8 +23,8 @@ from bot.errors import (
 )
 from bot.localhub.testing import RunningHub
 from bot.publish import hub as publishing
-from bot.publish import message
-from bot.publish.hub import Published
+from bot.publish import loop, message
+from bot.publish.loop import Published
 from bot.publish.marker import CLOSED
 from bot.publish.splice import BEGIN, current_section
 from exporter import report as manifests
@@ -38,7 +38,7 @@ PR_COMMIT = r"/commit/refs%2Fpr%2F\d+$"
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(loop, "PAUSE_SECONDS", 0.01)
 
 
 def test_one_commit_on_one_pull_request(repo: Repository) -> None:

@@ -1,0 +1,83 @@
+"""Where a job's pull request goes: what a door builds from its inputs, and all that a job knows of publishing.
+
+In: a repository and what is needed to write to it. Out: the answers that a job asks for: whether there is anything
+to do (stage 2), and the pull request (stage 5). Doors that publish nowhere have no target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from bot import unchanged
+from bot.errors import NotAuthorized
+from bot.export_process import OnProgress
+from bot.hubapi import TreeFile, connect
+from bot.publish import hub
+from bot.publish.loop import Published
+from exporter.report import Report
+from exporter.spec import ExportSpec
+
+Token = str | Callable[[], str | None] | None
+"""A token, or what gives one when it is needed: one that lives for minutes is not to be had before the export."""
+
+
+class Target(Protocol):
+    """A repository that gets a pull request. To add one, implement this over a ``bot.publish.loop.Host``."""
+
+    @property
+    def repo_id(self) -> str:
+        """``owner/name``."""
+
+    @property
+    def place(self) -> str:
+        """The repository in words, with the address of its service."""
+
+    def check(self, *, dry_run: bool) -> None:
+        """Refuse before any work what could not be published after it; raises NotAuthorized and the like."""
+
+    def ask(self, tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, str]) -> Published | None:
+        """As ``bot.unchanged.ask``."""
+
+    def publish(self, report: Report, out_dir: Path, *, command: str, dry_run: bool, progress: OnProgress) -> Published:
+        """As ``bot.publish.loop.publish``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubTarget:
+    """A repository on a Hub."""
+
+    repo_id: str
+    endpoint: str
+    token: Token = field(repr=False)
+    """A callable is asked right before publishing."""
+    read_token: str | None = field(default=None, repr=False)
+    """For looking before the export, where ``token`` is a callable; without one, hidden repositories and our own
+    pull requests are seen when it comes to publishing only."""
+
+    @property
+    def place(self) -> str:
+        return f"{self.repo_id} on {self.endpoint}"
+
+    def check(self, *, dry_run: bool) -> None:
+        if self.token is None and not dry_run:
+            raise NotAuthorized("A pull request cannot be opened without a token.")
+
+    def ask(self, tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, str]) -> Published | None:
+        token = self.read_token if callable(self.token) else self.token
+        return unchanged.ask(tree, spec, toolchain, hub.HubHost(connect(self.endpoint, token), self.repo_id))
+
+    def publish(self, report: Report, out_dir: Path, *, command: str, dry_run: bool, progress: OnProgress) -> Published:
+        token = self.read_token if dry_run and callable(self.token) else self.token
+        return hub.publish(
+            report,
+            out_dir,
+            repo_id=self.repo_id,
+            endpoint=self.endpoint,
+            token=token() if callable(token) else token,
+            command=command,
+            dry_run=dry_run,
+            progress=progress,
+        )
