@@ -37,6 +37,8 @@ class Job:
     root: Path
     """Where ptebot keeps work and downloads."""
     dry_run: bool = False
+    exported: Callable[[Path, Report], None] | None = None
+    """Told of the finished export, good or not, before it is published: the folder is gone once it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
         if (ended := _unchanged(job, toolchain, show)) is not None:
             return Outcome(published=ended, report=None, out_dir=None)
         out_dir, report = space.finished(key) or _export(job, space, key, show, log)
+        if job.exported is not None:
+            job.exported(out_dir, report)
         if not report.good_cells:
             # Kept, it would be found "finished" forever; made again, it may do better (more memory, a package).
             space.discard(key)

@@ -87,13 +87,19 @@ def _listed(path: Path) -> TreeFile:
 
 
 def open_model(
-    model: str, *, revision: str | None, endpoint: str | None, into: Path | None = None
+    model: str,
+    *,
+    revision: str | None,
+    endpoint: str | None,
+    into: Path | None = None,
+    token_for: Callable[[str], str | None] = credentials.token_for,
 ) -> LocalModel | HubModel:
     """The source that ``model`` names; a directory goes before a Hub id of the same spelling.
 
     Args:
         endpoint: the Hub's address; None for huggingface_hub's own setting.
         into: where downloads are kept; None for the folder that stays between commands.
+        token_for: gives the token to read with, by endpoint.
 
     Raises:
         InvalidModelDirectory: it is neither, or a revision is asked of a directory.
@@ -113,7 +119,7 @@ def open_model(
             remedy="Give a directory that save_pretrained wrote, or OWNER/NAME as on the Hub.",
         )
     endpoint = (endpoint or credentials.default_endpoint()).rstrip("/")
-    token = credentials.token_for(endpoint)
+    token = token_for(endpoint)
     resolved = fetch.resolve(model, revision, endpoint=endpoint, token=token)
     return HubModel(resolved=resolved, endpoint=endpoint, token=token, into=into or workspace.default_root() / "models")
 
