@@ -39,18 +39,27 @@ def main(args: list[str]) -> int:
 
 def pages(root: Path) -> dict[Path, str]:
     """Every generated file under ``root`` and the text that it should have."""
+    from bot.action import pages as action
     from exporter import report, spec
 
     docs = root / "docs"
     readme = root / "README.md"
     return {
+        root / "action.yml": action.action_yml(),
+        docs / "action" / "inputs-and-outputs.md": action.page(NOTE),
         docs / "exit-codes.md": exit_codes_page(),
         docs / "cli.md": cli_page(),
         docs / "bounds.md": bounds_page(),
         docs / "report.schema.json": _json(report.json_schema()),
         docs / "spec.schema.json": _json(spec.json_schema()),
         readme: fill(
-            readme.read_text(encoding="utf-8"), {"backends": backends_table(), "exit-codes": exit_codes_short()}
+            readme.read_text(encoding="utf-8"),
+            {
+                "backends": backends_table(),
+                "exit-codes": exit_codes_short(),
+                "inputs": action.inputs_short(),
+                "outputs": f"Outputs: {action.outputs_short()}",
+            },
         ),
     }
 

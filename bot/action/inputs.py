@@ -265,8 +265,8 @@ INPUTS: tuple[Input, ...] = (
     Input(
         name="fail-on",
         description=(
-            "What fails the step: one file that failed, nothing less than that no file passed, or neither. Files "
-            "that a backend does not make are no failures."
+            "What fails the step. `any`: a file that failed; `all`: that no file passed; `never`: neither. A file that "
+            "a backend does not make is no failure."
         ),
         allowed="any, all or never",
         parse=values.choice("any", "all", "never"),

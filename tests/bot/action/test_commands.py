@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bot import tables
@@ -60,6 +60,7 @@ def make(on_github: bool = True) -> tuple[Log, Callable[[], str]]:
     return Log(stream, on_github=on_github), stream.getvalue
 
 
+@settings(deadline=None)
 @given(text=hostile)
 @example(text="::error::x")
 def test_what_is_said_is_no_command(text: str) -> None:
@@ -71,6 +72,7 @@ def test_what_is_said_is_no_command(text: str) -> None:
     assert {one.name for one in raw_commands(said())} <= {"stop-commands"}, "even with nothing switched off"
 
 
+@settings(deadline=None)
 @given(text=hostile, cuts=st.lists(st.integers(0, 40), max_size=5))
 def test_half_a_line_is_no_line(text: str, cuts: list[int]) -> None:
     out, said = make()
@@ -84,6 +86,7 @@ def test_half_a_line_is_no_line(text: str, cuts: list[int]) -> None:
     assert not legacy_in_display(said())
 
 
+@settings(deadline=None)
 @given(title=hostile, message=hostile, file=hostile, level=st.sampled_from(["notice", "warning", "error"]))
 def test_an_annotation_is_one_command_whatever_it_says(title: str, message: str, file: str, level: str) -> None:
     out, said = make()
@@ -94,6 +97,7 @@ def test_an_annotation_is_one_command_whatever_it_says(title: str, message: str,
     assert said().count("\n") == 1
 
 
+@settings(deadline=None)
 @given(title=hostile, inside=hostile, result=hostile)
 def test_groups_stay_whole(title: str, inside: str, result: str) -> None:
     out, said = make()
@@ -106,6 +110,7 @@ def test_groups_stay_whole(title: str, inside: str, result: str) -> None:
     assert names[:5] == expected and set(names[5:]) <= {"stop-commands"}
 
 
+@settings(deadline=None)
 @given(items=st.lists(st.tuples(hostile, hostile, hostile, hostile), max_size=4))
 def test_progress_gives_only_groups(items: list[tuple[str, str, str, str]]) -> None:
     out, said = make()
@@ -117,10 +122,11 @@ def test_progress_gives_only_groups(items: list[tuple[str, str, str, str]]) -> N
     assert not legacy_in_display(said())
 
 
+@settings(deadline=None)
 @given(text=hostile)
 def test_tables_of_a_hostile_report_are_text(text: str) -> None:
     out, said = make()
-    evil = report([cell(text, text, notes=[text]), failed(text, reason=text, failed_stage=text)])
+    evil = report([cell(text, text, content=b"x", notes=[text]), failed(text, reason=text, failed_stage=text)])
     tables.show(out.console(), evil)
     assert {one.name for one in commands(said())} <= {"stop-commands"}
     assert not legacy_in_display(said())

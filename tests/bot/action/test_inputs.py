@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.action import inputs
@@ -202,6 +202,7 @@ def test_a_folder_goes_before_the_hub(tmp_path: Path) -> None:
         model_folder("./acme/other", tmp_path)
 
 
+@settings(deadline=None)
 @given(value=st.text(max_size=60), index=st.integers(0, len(INPUTS) - 1))
 def test_any_text_gives_inputs_or_a_refusal(value: str, index: int) -> None:
     try:
