@@ -1,0 +1,159 @@
+"""The matrix of a report for a job summary: one row for each backend at each precision. Pure; stage 6.
+
+In: a report, and speeds where they were measured. Out: Markdown in which every word of the report is inert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bot.action import remedies
+from bot.publish import markdown, words
+from exporter.report import Cell, Comparison, Figure, Report, Status
+
+MOST_ROWS = 60
+"""A table that is longer is no table any more; the report has every cell."""
+SIGNS = {"<=": "≤", ">=": "≥"}
+MARKS = {Status.FAILED: "❌", Status.SKIPPED: "➖"}
+VERDICTS = {"faithful": "small", "degraded": "⚠️ noticeable", "damaged": "🛑 damaged"}
+"""exporter/bounds.py's verdicts in a word; any other is shown as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Tokens per second on this machine, medians."""
+
+    prefill: float
+    decode: float
+
+
+Speeds = Mapping[tuple[str, str], Speed]
+"""By backend and precision."""
+
+
+def text(value: object, limit: int = 400) -> str:
+    """As ``markdown.text``; GitHub looks for mentions and references after it has resolved entities, so what
+    follows their sign is kept off it by a character that is not seen."""
+    return _apart(markdown.text(value, limit))
+
+
+def code(value: object, limit: int = 200) -> str:
+    """As ``markdown.code``; see ``text``."""
+    return _apart(markdown.code(value, limit))
+
+
+def _apart(inert: str) -> str:
+    return inert.replace("&#64;", "&#64;&#8203;").replace("&#35;", "&#35;&#8203;")
+
+
+def table(report: Report, speeds: Speeds | None = None) -> str:
+    """Every cell with its figures, good or not."""
+    header = ["", "backend", "precision", "size", "delegation", "parity", "cost of quantization", "time"]
+    header += ["prefill", "decode"] if speeds else []
+    rows = [_row(cell, speeds) for cell in report.cells[:MOST_ROWS]]
+    more = len(report.cells) - MOST_ROWS
+    return markdown.table(header, rows) + (f"\n\n{more} more in `report.json`." if more > 0 else "")
+
+
+def problems(report: Report) -> str:
+    """Why each file that is missing is missing, and what to do; '' where none is."""
+    bad = [cell for cell in report.cells if not cell.status.good]
+    lines = [_problem(cell) for cell in bad[:MOST_ROWS]]
+    if len(bad) > MOST_ROWS:
+        lines.append(f"- {len(bad) - MOST_ROWS} more in `report.json`.")
+    return "\n".join(lines)
+
+
+def cautions(report: Report) -> str:
+    """Files that run as they should and have lost much of the model; '' where there are none."""
+    lost = [cell for cell in report.good_cells if cell.quality is not None and cell.quality.verdict != "faithful"]
+    lines = [f"- {code(words.name(cell))}: {text(cell.quality.words)}" for cell in lost if cell.quality is not None]
+    if any(words.damaged(cell) for cell in lost):
+        lines.append(f"\n{remedies.DAMAGED}")
+    return "\n".join(lines)
+
+
+def notes(report: Report) -> str:
+    """What else a person should know of the files; '' where there is nothing."""
+    lines = [
+        f"- {code(words.name(cell))}: {'; '.join(text(note) for note in cell.notes[:10])}"
+        for cell in report.cells[:MOST_ROWS]
+        if cell.notes
+    ]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """``4.2 s`` or ``3 min 07 s``."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def _row(cell: Cell, speeds: Speeds | None) -> list[str]:
+    speed = (speeds or {}).get((cell.backend, cell.precision))
+    row = [
+        f"{MARKS.get(cell.status, '✅')} {cell.status.value}",
+        f"**{text(cell.backend, 60)}**",
+        code(cell.precision, 40),
+        words.size(cell.size_bytes) or "–",
+        words.delegation(cell).replace(", ", "<br>") or "–",
+        _parity(cell),
+        _quality(cell),
+        duration(sum(cell.seconds.values())) if cell.seconds else "–",
+    ]
+    if speeds:
+        row += [f"{speed.prefill:,.1f} tok/s", f"{speed.decode:,.1f} tok/s"] if speed else ["–", "–"]
+    return row
+
+
+def _parity(cell: Cell) -> str:
+    """The figure that says most about the file beside its bound."""
+    if cell.parity is None:
+        return "–"
+    comparison, figure = _telling(cell)
+    if comparison is None or figure is None:
+        return "passed" if cell.parity.passed else "failed"
+    bound = (
+        "" if figure.bound is None else f" {SIGNS.get(figure.relation, text(figure.relation))} {_short(figure.bound)}"
+    )
+    if not figure.passed and figure.bound is not None:
+        bound = f", bound{bound}"
+    name = text(figure.name.replace("_", " "), 60)
+    return f"**{_short(figure.value)}**{bound}<br><sub>{name}, to {text(comparison.against, 40)}</sub>"
+
+
+def _telling(cell: Cell) -> tuple[Comparison | None, Figure | None]:
+    comparisons = cell.parity.comparisons if cell.parity is not None else []
+    pairs = [(item, figure) for item in comparisons for figure in item.figures]
+    missed = [pair for pair in pairs if not pair[1].passed]
+    bounded = [pair for pair in pairs if pair[1].bound is not None]
+    return next(iter([*missed, *bounded, *pairs]), (None, None))
+
+
+def _quality(cell: Cell) -> str:
+    if cell.quality is None:
+        return "none" if cell.parity is not None and cell.status.good else "–"
+    cost = cell.quality
+    verdict = VERDICTS.get(cost.verdict) or text(cost.verdict, 40)
+    return (
+        f"{verdict}<br><sub>perplexity {cost.perplexity_full:.2f} → {cost.perplexity:.2f}, "
+        f"same top token {cost.top1_agreement:.1%}</sub>"
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
+def _problem(cell: Cell) -> str:
+    stage = f" at *{text(cell.failed_stage, 60)}*" if cell.failed_stage else ""
+    reason = f": {text(cell.reason)}" if cell.reason else ""
+    differs = cell.parity.first_difference if cell.parity is not None else None
+    where = f" First difference: {text(differs)}." if differs and differs not in (cell.reason or "") else ""
+    advice = remedies.of_cell(cell)
+    what = f"<br>**What to do:** {advice}" if advice and cell.status is Status.FAILED else ""
+    name = code(words.name(cell))
+    return f"- {MARKS.get(cell.status, '')} {name} {cell.status.value}{stage}{reason}{where}{what}"
