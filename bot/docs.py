@@ -39,6 +39,7 @@ def main(args: list[str]) -> int:
 
 def pages(root: Path) -> dict[Path, str]:
     """Every generated file under ``root`` and the text that it should have."""
+    from bot import config
     from bot.action import pages as action
     from exporter import report, spec
 
@@ -52,6 +53,7 @@ def pages(root: Path) -> dict[Path, str]:
         docs / "bounds.md": bounds_page(),
         docs / "report.schema.json": _json(report.json_schema()),
         docs / "spec.schema.json": _json(spec.json_schema()),
+        docs / "config.schema.json": _json(config.json_schema()),
         readme: fill(
             readme.read_text(encoding="utf-8"),
             {
