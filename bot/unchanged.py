@@ -46,6 +46,7 @@ def ask(tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, 
                 pr_num=step.pull.num if step.pull else None,
                 revision=published.commit,
                 reason=step.reason,
+                manifest=published.manifest,
             )
     return None
 

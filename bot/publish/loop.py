@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -56,6 +56,8 @@ class Published:
     reason: str = ""
     preview: Preview | None = None
     """Only with ``dry_run``."""
+    manifest: Report | None = field(default=None, repr=False)
+    """What is offered there, where that was found without an export."""
 
 
 class Host(Protocol):
