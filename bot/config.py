@@ -270,6 +270,9 @@ def _check_models(found: Config, path: Path, lines: dict[Place, int]) -> None:
 def _told(error: ValidationError, path: Path, lines: dict[Place, int]) -> str:
     """The first thing that is wrong, with its line, and how many more there are."""
     items = error.errors(include_url=False, include_context=False, include_input=False)
+    # A list with a wrong part also counts as too short; the part is what is wrong.
+    places = {item["loc"][:end] for item in items for end in range(len(item["loc"]))}
+    items = [item for item in items if item["loc"] not in places]
     items.sort(key=lambda item: _line(item["loc"], lines))
     first = items[0]
     place = tuple(part for part in first["loc"] if isinstance(part, str | int))
