@@ -44,6 +44,11 @@ def find(git: pygit2.Repository, rev: str) -> pygit2.Commit | None:
     return None
 
 
+def is_empty(git: pygit2.Repository) -> bool:
+    """Whether it has no branch yet (libgit2's own answer depends on how the default branch is called)."""
+    return not any(name.startswith("refs/heads/") for name in git.references)
+
+
 def branch(git: pygit2.Repository, name: str) -> str | None:
     """The commit id at a branch's tip."""
     full = f"refs/heads/{name}"

@@ -241,7 +241,7 @@ class State:
     api_url: str = ""
     server_url: str = ""
     accounts: dict[str, Account] = field(default_factory=dict)
-    tokens: dict[str, Token] = field(default_factory=dict)
+    tokens: dict[str, Token] = field(default_factory=dict, repr=False)
     repos: dict[int, Repo] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
     """Former full names (lower case) of repositories."""

@@ -27,7 +27,7 @@ def commit_named(call: Call, rev: str) -> pygit2.Commit:
         ApiError: 409 there is none at all; 422 not this one.
     """
     git = call.repo.git
-    if git.is_empty:
+    if gits.is_empty(git):
         raise ApiError(409, "Git Repository is empty.")
     found = gits.find(git, rev)
     if found is None:
@@ -131,6 +131,7 @@ def combined(call: Call) -> Response:
     )  # fmt: skip
 
 
+@router.on("GET", f"{_REPO}/statuses/{{sha}}", "statuses=read")  # not described any more, but served
 @router.on("GET", f"{_REPO}/commits/{{sha:path}}/statuses", "statuses=read")
 def statuses(call: Call) -> Response:
     sha = str(commit_named(call, call.param("sha")).id)

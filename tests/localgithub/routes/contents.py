@@ -24,7 +24,7 @@ _PATH = "/repos/{owner}/{repo}/contents/{path:path}"
 @router.on("GET", _PATH, "contents=read")
 def read(call: Call) -> Response:
     git, path = call.repo.git, call.param("path").strip("/")
-    if git.is_empty:
+    if gits.is_empty(git):
         raise ApiError(404, "This repository is empty.")
     rev = call.query("ref", call.repo.default_branch)
     commit = gits.find(git, rev)
@@ -93,7 +93,7 @@ def _commit(call: Call, data: dict[str, Any], content: bytes | None) -> Response
         raise ApiError(422, "path contains a malformed path component")
     branch = str(data.get("branch") or call.repo.default_branch)
     tip = gits.branch(git, branch)
-    if tip is None and not git.is_empty:
+    if tip is None and not gits.is_empty(git):
         raise ApiError(404, f"Branch {branch} not found")
     old = _at(git[tip].peel(pygit2.Commit).tree, path) if tip else None
     if old is None and content is None:

@@ -31,7 +31,7 @@ def repository(call: Call) -> pygit2.Repository:
         ApiError: 409, it has no commit yet.
     """
     git = call.repo.git
-    if git.is_empty:
+    if gits.is_empty(git):
         raise ApiError(409, "Git Repository is empty.")
     return git
 
