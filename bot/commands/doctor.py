@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from bot.commands.options import output_options
 from bot.console import Console, clean
+from bot.errors import SandboxUnavailable
 from exporter.spec import DEFAULT_BACKENDS
 
 PACKAGES = ("executorch", "torch", "torchao", "transformers", "huggingface_hub", "openvino", "nncf")
@@ -25,14 +27,16 @@ LEAST_DISK_BYTES = 2 * 10**9
 
 
 @click.command(short_help="What works on this machine, and what to install.")
+@click.option("--quick", is_flag=True, help="Check the versions of packages, and nothing that takes a second.")
 @output_options
 @click.pass_obj
-def command(console: Console) -> int:
+def command(console: Console, quick: bool) -> int:
     """Say of each backend whether it is available here or why not, and check versions, memory and disk.
 
-    Exit code 0: everything that the defaults need is here; 1: something is missing.
+    Exit code 0: everything that the defaults need is here; 1: something is missing. With --quick backends are not
+    asked, and memory and disk are shown but not judged: a container's health check runs it beside an export.
     """
-    backends, packages, machine = _backends(console), _packages(), _machine()
+    backends, packages, machine = [] if quick else _backends(console), _packages(), _machine()
     problems = [
         *(
             f"backend {item['name']}: {item['reason']}"
@@ -40,16 +44,19 @@ def command(console: Console) -> int:
             if item["default"] and not item["available"]
         ),
         *(f"package {item['name']}: {item['problem']}" for item in packages if item["problem"]),
-        *machine["problems"],
+        *([] if quick else machine["problems"]),
     ]
     console.document(ok=not problems, backends=backends, packages=packages, machine=machine, problems=problems)
-    console.say(_backend_table(backends))
+    if not quick:
+        console.say(_backend_table(backends))
     console.say(_package_table(packages))
     console.say(
         f"{machine['system']} {machine['machine']}, {machine['cpu']}, {machine['logical_cpus']} CPUs; "
         f"memory {_gigabytes(machine['memory_available_bytes'])} free of {_gigabytes(machine['memory_bytes'])}; "
         f"disk {_gigabytes(machine['disk_free_bytes'])} free in {Path.cwd()}"
     )
+    console.say(f"Exports run as: {sandbox['user']}")
+    console.say(f"Network of exports: {sandbox['network']}")
     console.say(f"Hub: {machine['endpoint']}, token: {machine['token']}")
     for problem in problems:
         console.say(Text(f"Problem: {clean(problem)}", style="red"))
@@ -113,6 +120,23 @@ def _machine() -> dict[str, Any]:
         "token": "from HF_TOKEN" if os.environ.get("HF_TOKEN") else where,
         "problems": problems,
     }
+
+
+def _sandbox(console: Console) -> dict[str, Any]:
+    """What exports are kept from, found out by a child that tries."""
+    from bot import child
+    from bot.sandbox import privileges
+
+    lines: list[bytes] = []
+    try:
+        planned = privileges.plan()
+        ended = child.run_module("bot.sandbox.probe", [], on_line=lines.append, on_log=console.log)
+        tried = json.loads(lines[-1])
+    except SandboxUnavailable as error:
+        return {"user": "nobody", "network": "unknown", "problems": [f"export user: {error.what} {error.advice}"]}
+    name = f"{planned.name} (user {tried['user']})" if planned.user else f"ptebot's own user ({planned.why_not})"
+    cut = "open; the kernel takes no filter: " + (ended.log_tail.strip() or "it gave no reason")
+    return {"user": name, "network": cut if tried["network"] else "none (filter of system calls)", "problems": []}
 
 
 def _cpu_name() -> str:
