@@ -153,3 +153,13 @@ def test_a_dispatch_is_kept(github: RunningGitHub, local: LocalRepo) -> None:
     assert local.repo.dispatches == [{"event_type": "model-updated", "client_payload": {"model": "acme/tiny"}}]
     assert not repo.create_repository_dispatch("x" * 101, {})
     assert client(github).get_rate_limit().rate.limit == 5000
+
+
+def test_an_apps_token_learns_its_name_over_graphql(github: RunningGitHub, local: LocalRepo) -> None:
+    for token, login in (
+        (github.installation_token(local), "github-actions[bot]"), (github.create_user("eve"), "eve"),
+    ):  # fmt: skip
+        _, data = client(github, token).requester.graphql_query("query { viewer { login } }", {})
+        assert data["data"]["viewer"]["login"] == login
+    with pytest.raises(GithubException, match="authentication"):
+        client(github).requester.graphql_query("query { viewer { login } }", {})

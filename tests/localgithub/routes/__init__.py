@@ -5,6 +5,7 @@ from tests.localgithub.routes import (
     commits,
     contents,
     gitdata,
+    graphql,
     issues,
     pulls,
     reactions,
@@ -22,4 +23,5 @@ ROUTERS = [
     reactions.router,
     checks.router,
     releases.router,
+    graphql.router,
 ]
