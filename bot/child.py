@@ -1,10 +1,12 @@
 """Runs one Python module as a child process that has no secrets; lines out, logs kept, always reaped.
 
 Stage 3 of the way of one request: this is the parent's half of the wall between bot and exporter. In:
-a module's name and its arguments. Out: bounded lines of its standard output, its exit code and the end
-of its log. The child sees an environment made from an allowlist (no token, no proxy, no user's HOME),
-runs in a scratch directory (so that no file of the current directory can pass for a Python module), and
-is stopped together with its process group whatever happens here.
+a module's name and its arguments, the paths among them marked as read or written. Out: bounded lines of its
+standard output, its exit code and the end of its log. The child sees an environment made from an allowlist
+(no token, no proxy, no user's HOME), runs in a scratch directory (so that no file of the current directory can
+pass for a Python module), and is stopped together with its process group whatever happens here. Started by root,
+it runs as another user that may write nothing but its own folders (``bot.sandbox``); ``bot.leash`` takes the
+network from it on every Linux.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from bot.errors import SandboxUnavailable
+from bot.sandbox import privileges
+from bot.sandbox.places import Room
 
 MAX_LINE_BYTES = 64 * 1024
 """A longer line of output is dropped: no message of ours comes near it."""
@@ -44,15 +50,77 @@ class Exit:
     """The last lines of its standard error."""
 
 
+@dataclass(frozen=True)
+class Reads:
+    """An argument: a file or a model directory that the child reads."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Writes:
+    """An argument: what the child makes, in a directory that exists."""
+
+    path: Path
+
+
+Argument = str | Reads | Writes
+
+
 def environment(home: Path) -> dict[str, str]:
     """The child's whole environment."""
     passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {"LANG": "C.UTF-8", **passed, **FIXED, "HOME": str(home)}
 
 
+@dataclass(kw_only=True)
+class _Start:
+    """How a child is started."""
+
+    args: list[str]
+    env: dict[str, str]
+    options: dict[str, Any]
+
+
+@contextmanager
+def _prepared(args: Sequence[Argument]) -> Iterator[_Start]:
+    """What a child is started with; its folders go behind the block, and what it wrote comes in its place.
+
+    Raises: as ``run_module``.
+    """
+    planned = privileges.plan()
+    if planned.user is None:
+        words = [arg if isinstance(arg, str) else str(arg.path.absolute()) for arg in args]
+        with tempfile.TemporaryDirectory(prefix="ptebot-home-") as home:
+            yield _Start(args=words, env=environment(Path(home)), options={"cwd": home})
+        return
+    with ExitStack() as stack:
+        by_default = planned.name == privileges.DEFAULT
+        user = stack.enter_context(privileges.held(planned.user, of_its_own=by_default))
+        room = Room(user)
+        stack.callback(room.close)
+        stack.callback(privileges.end_all, user)  # before its folders go, whatever happens
+        words = []
+        written: list[tuple[Path, Path]] = []
+        for arg in args:
+            if isinstance(arg, Writes):
+                written.append((room.writing(arg.path), arg.path))
+                words.append(str(written[-1][0]))
+            else:
+                words.append(arg if isinstance(arg, str) else str(room.reading(arg.path)))
+        # Python's own getpass looks here before it asks for an account, which this number need not have.
+        names = {"USER": privileges.DEFAULT, "LOGNAME": privileges.DEFAULT}
+        env = environment(room.home) | names | {"TMPDIR": str(room.home)}
+        options = {"cwd": room.home, "user": user.uid, "group": user.gid, "extra_groups": [], "umask": 0o022}
+        yield _Start(args=words, env=env, options=options)
+        privileges.end_all(user)
+        for there, here in written:
+            room.take(there, here)
+
+
 def run_module(
     module: str,
-    args: list[str],
+    args: Sequence[Argument],
     *,
     on_line: Callable[[bytes], None],
     on_log: Callable[[str], None] = lambda line: None,
@@ -61,6 +129,11 @@ def run_module(
 
     ``on_line`` gets each line of standard output without its newline, at most ``MAX_LINE_BYTES`` long.
     An exception here (KeyboardInterrupt included) stops the child and its process group first.
+
+    Raises:
+        SandboxUnavailable: the child was to run as another user, and cannot.
+        OutputNotTrusted: it left processes that cannot be ended, or wrote what is no plain file.
+        InvalidModelDirectory, DiskFull, OutputNotWritable: its files cannot be put where it, or we, can use them.
     """
     tail: deque[str] = deque(maxlen=LOG_LINES)
 
@@ -69,16 +142,8 @@ def run_module(
         tail.append(text)
         on_log(text)
 
-    with tempfile.TemporaryDirectory(prefix="ptebot-home-") as home:
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bot.leash", module, *args],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(Path(home)),
-            cwd=home,
-            start_new_session=True,
-        )
+    with _prepared(args) as start:
+        child = _started([sys.executable, "-P", "-m", "bot.leash", module, *start.args], start)
         assert child.stdout and child.stderr  # noqa: S101 - for the type checker: both were asked for
         reader = threading.Thread(target=_each_line, args=(child.stderr, keep), name=f"{module} log", daemon=True)
         reader.start()
@@ -89,6 +154,21 @@ def run_module(
             _stop(child)
         reader.join(timeout=GRACE_SECONDS)
     return Exit(code=code, log_tail="\n".join(tail))
+
+
+def _started(command: list[str], start: _Start) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=start.env,
+            start_new_session=True,
+            **start.options,
+        )
+    except PermissionError as error:
+        raise SandboxUnavailable(f"A process of another user cannot be started: {error.strerror}.") from None
 
 
 def _each_line(stream: IO[bytes], use: Callable[[bytes], None]) -> None:

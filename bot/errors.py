@@ -125,6 +125,12 @@ class DemoFailed(PtebotError):
     remedy = "Read the log above; `ptebot doctor` tells what is missing on this machine."
 
 
+class SandboxUnavailable(PtebotError):
+    exit_code = 56
+    title = "The export cannot be kept away from this user's files"
+    remedy = "Name an account for exports alone in PTEBOT_EXPORT_USER, or leave it empty to export as root."
+
+
 class GitHubUnreachable(PtebotError):
     exit_code = 70
     title = "GitHub cannot be reached"
@@ -207,3 +213,9 @@ class MemoryLimitReached(PtebotError):
     exit_code = 85
     title = "The export used more memory than it was given"
     remedy = "Raise memory-limit, use a larger runner, or ask for fewer backends, precisions or tokens of context."
+
+
+class Cancelled(PtebotError):
+    exit_code = 143
+    title = "Ended by SIGTERM"
+    remedy = "Run the same again when it is wanted: it goes on from what is published."

@@ -11,7 +11,7 @@ import hashlib
 import json
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bot import child
+from bot.child import Reads, Writes
 from bot.errors import ExporterFailed, OutputNotTrusted
 from exporter import report as reports
 from exporter import spec as specs
@@ -74,7 +75,7 @@ def run_export(
     with _spec_file(spec) as path, _staged(out_dir) as made:
         run_stages(
             "exporter",
-            [path, str(model_dir.absolute()), str(made)],
+            [path, Reads(model_dir), Writes(made)],
             on_progress=on_progress,
             on_log=on_log,
             good_exits=(0, NoGoodCell.exit_code),
@@ -119,16 +120,16 @@ def check_spec(spec: ExportSpec, *, on_log: OnLog = _silent) -> None:
 
 
 @contextmanager
-def _spec_file(spec: ExportSpec) -> Iterator[str]:
+def _spec_file(spec: ExportSpec) -> Iterator[Reads]:
     with tempfile.TemporaryDirectory(prefix="ptebot-spec-") as scratch:
         path = Path(scratch, "spec.json")
         path.write_text(json.dumps(specs.to_dict(spec)), encoding="utf-8")
-        yield str(path)
+        yield Reads(path)
 
 
 def run_stages(
     module: str,
-    args: list[str],
+    args: Sequence[child.Argument],
     *,
     on_progress: OnProgress = _silent,
     on_log: OnLog = _silent,

@@ -2,7 +2,8 @@
 
 Stage 3 of the way of one request. The parent holds the other end of this process's standard input.
 When the parent dies, however it dies, the pipe closes and the whole process group goes with it, so that
-a killed ``ptebot run`` leaves no exporter behind that burns CPU and writes files nobody waits for.
+a killed ``ptebot run`` leaves no exporter behind that burns CPU and writes files nobody waits for. Before
+the module runs, this process loses the network and much else of the kernel (``bot.sandbox.seccomp``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import runpy
 import signal
 import sys
 import threading
+
+from bot.sandbox import seccomp
 
 
 def _follow_parent() -> None:
@@ -29,6 +32,10 @@ def main() -> None:
     if os.getpgrp() != os.getpid():
         raise SystemExit("bot.leash is started by bot.child, as the leader of a process group of its own.")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        seccomp.apply()
+    except seccomp.FilterUnavailable as error:
+        print(f"The network cannot be kept from the exporter here: {error}.", file=sys.stderr, flush=True)
     threading.Thread(target=_follow_parent, name="leash", daemon=True).start()
     module = sys.argv[1]
     sys.argv = sys.argv[1:]

@@ -36,7 +36,9 @@ def command(console: Console, quick: bool) -> int:
     Exit code 0: everything that the defaults need is here; 1: something is missing. With --quick backends are not
     asked, and memory and disk are shown but not judged: a container's health check runs it beside an export.
     """
-    backends, packages, machine = [] if quick else _backends(console), _packages(), _machine()
+    packages, machine = _packages(), _machine()
+    sandbox = None if quick else _sandbox(console)
+    backends = _backends(console) if sandbox and not sandbox["problems"] else []
     problems = [
         *(
             f"backend {item['name']}: {item['reason']}"
@@ -45,9 +47,11 @@ def command(console: Console, quick: bool) -> int:
         ),
         *(f"package {item['name']}: {item['problem']}" for item in packages if item["problem"]),
         *([] if quick else machine["problems"]),
+        *(sandbox["problems"] if sandbox else []),
     ]
-    console.document(ok=not problems, backends=backends, packages=packages, machine=machine, problems=problems)
-    if not quick:
+    found = {"backends": backends, "packages": packages, "machine": machine, "sandbox": sandbox}
+    console.document(ok=not problems, **found, problems=problems)
+    if backends:
         console.say(_backend_table(backends))
     console.say(_package_table(packages))
     console.say(
@@ -55,8 +59,8 @@ def command(console: Console, quick: bool) -> int:
         f"memory {_gigabytes(machine['memory_available_bytes'])} free of {_gigabytes(machine['memory_bytes'])}; "
         f"disk {_gigabytes(machine['disk_free_bytes'])} free in {Path.cwd()}"
     )
-    console.say(f"Exports run as: {sandbox['user']}")
-    console.say(f"Network of exports: {sandbox['network']}")
+    if sandbox:
+        console.say(f"Exports run as: {sandbox['user']}\nNetwork of exports: {sandbox['network']}")
     console.say(f"Hub: {machine['endpoint']}, token: {machine['token']}")
     for problem in problems:
         console.say(Text(f"Problem: {clean(problem)}", style="red"))

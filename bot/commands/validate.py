@@ -25,6 +25,7 @@ def command(console: Console, file: Path, model: str, revision: str | None, endp
     within the bounds; 3: it does not.
     """
     from bot import export_process, sources
+    from bot.child import Reads
 
     if not file.is_file():
         raise InvalidPte(f"{file} is not a file.")
@@ -33,7 +34,7 @@ def command(console: Console, file: Path, model: str, revision: str | None, endp
         directory = source.fetch(show)
         found = export_process.run_stages(
             "exporter.validate",
-            [str(file.absolute()), str(directory.absolute())],
+            [Reads(file), Reads(directory)],
             on_progress=show,
             on_log=console.log,
             good_exits=(0, NoGoodCell.exit_code),

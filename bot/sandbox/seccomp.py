@@ -1,0 +1,169 @@
+"""System calls that an exporter needs no more: a filter of the kernel's, for this process and all that it starts.
+
+Stage 3 of the way of one request, on the child's side of the wall, before the first byte of a model is read. In:
+nothing. Out: a process that reaches no network (of sockets there are local ones only, and they connect nowhere),
+looks into no other process, and asks the kernel for no namespace, mount, key, BPF program or ring of requests. The
+filter cannot be taken off. It is a classic BPF program as seccomp(2) describes, put together here for x86-64 and
+AArch64; calls of another ABI (i386, x32, 32-bit Arm) end the process, because their numbers mean other calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+import sys
+
+# Numbers of system calls never change. First x86-64 (arch/x86/entry/syscalls/syscall_64.tbl), then AArch64
+# (include/uapi/asm-generic/unistd.h). To refuse another call: add a line.
+_DENIED = {
+    # A local socket that reaches a daemon (Docker, D-Bus, an SSH agent) is a way out.
+    "connect": (42, 203),
+    # A ring's requests pass no filter.
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    # Other processes.
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "pidfd_getfd": (438, 438),
+    "kcmp": (312, 272),
+    # Namespaces and mounts.
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "open_by_handle_at": (304, 265),
+    # Parts of the kernel that have given many ways into it.
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "quotactl": (179, 60),
+    "acct": (163, 89),
+}
+_SOCKET, _SOCKETPAIR, _CLONE, _CLONE3 = (41, 198), (53, 199), (56, 220), (435, 435)
+_SECCOMP = (317, 277)
+_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+"""``uname -m`` to the column above and AUDIT_ARCH (linux/audit.h)."""
+_X32_BIT = 0x40000000
+_AF_UNIX = 1
+_NEW_NAMESPACES = 0x7E020000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (linux/sched.h); clone takes no CLONE_NEWTIME."""
+
+# linux/bpf_common.h
+_LOAD, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+# linux/seccomp.h; offsets into struct seccomp_data
+_NUMBER, _ARCH, _ARGUMENT_0 = 0, 4, 16
+_KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
+_SET_MODE_FILTER = 1
+_TSYNC, _SPEC_ALLOW = 1, 4
+"""All threads; and no slower CPU: the filter guards against calls, not against what a process can guess of itself."""
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+class FilterUnavailable(Exception):
+    """This system takes no filter; the text says why. Only told, never raised through ``bot.child``."""
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
+
+
+def program(machine: str) -> bytes:
+    """The filter's instructions (struct sock_filter, 8 bytes each) for a machine of ``_ARCHITECTURES``."""
+    column, audit_arch = _ARCHITECTURES[machine]
+    code: list[tuple[int, int, int, int]] = []
+
+    def add(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
+        code.append((operation, if_true, if_false, value))
+
+    def refuse(number: int) -> None:
+        add(_RETURN, _ERRNO | number)
+
+    add(_LOAD, _ARCH)
+    add(_EQUAL, audit_arch, if_true=1)
+    add(_RETURN, _KILL)
+    add(_LOAD, _NUMBER)
+    if machine == "x86_64":
+        add(_GREATER_EQUAL, _X32_BIT, if_false=1)
+        add(_RETURN, _KILL)
+    for numbers in _DENIED.values():
+        add(_EQUAL, numbers[column], if_false=1)
+        refuse(errno.EPERM)
+    # Its flags lie in memory, where a filter cannot look; told that there is none, the C library takes clone.
+    add(_EQUAL, _CLONE3[column], if_false=1)
+    refuse(errno.ENOSYS)
+    for numbers in (_SOCKET, _SOCKETPAIR):
+        add(_EQUAL, numbers[column], if_false=4)
+        add(_LOAD, _ARGUMENT_0)
+        add(_EQUAL, _AF_UNIX, if_false=1)
+        add(_RETURN, _ALLOW)
+        refuse(errno.EAFNOSUPPORT)  # as on a machine without a network
+    add(_EQUAL, _CLONE[column], if_false=3)
+    add(_LOAD, _ARGUMENT_0)
+    add(_ANY_BIT, _NEW_NAMESPACES, if_false=1)
+    refuse(errno.EPERM)
+    add(_RETURN, _ALLOW)
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def no_new_privileges() -> None:
+    """No set-user-ID program gives this process, or one that it starts, rights that it has not now.
+
+    Raises:
+        FilterUnavailable: not on Linux, or the kernel refuses.
+    """
+    libc = _libc()
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise FilterUnavailable(f"no_new_privs: {os.strerror(ctypes.get_errno())}")
+
+
+def apply() -> None:
+    """Put the filter on this process, for good. Implies ``no_new_privileges``.
+
+    Raises:
+        FilterUnavailable: not Linux, another processor, or a kernel without such filters.
+    """
+    no_new_privileges()
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES or sys.maxsize < 2**32:
+        raise FilterUnavailable(f"no filter is written for {machine}")
+    libc = _libc()
+    instructions = program(machine)
+    buffer = ctypes.create_string_buffer(instructions, len(instructions))
+    whole = _Program(len(instructions) // 8, ctypes.addressof(buffer))
+    number = _SECCOMP[_ARCHITECTURES[machine][0]]
+    for flags in (_TSYNC | _SPEC_ALLOW, _TSYNC):  # kernels before 4.17 do not know the second flag
+        if libc.syscall(number, _SET_MODE_FILTER, flags, ctypes.byref(whole)) == 0:
+            return
+    raise FilterUnavailable(f"seccomp: {os.strerror(ctypes.get_errno())}")
+
+
+def _libc() -> ctypes.CDLL:
+    if sys.platform != "linux":
+        raise FilterUnavailable(f"{platform.system()} has no seccomp")
+    return ctypes.CDLL(None, use_errno=True)

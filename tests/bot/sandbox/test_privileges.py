@@ -1,0 +1,325 @@
+"""Real children of a ptebot that root runs, doing what a hostile model could do once its code runs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.errors import SandboxUnavailable
+from bot.sandbox import privileges
+from tests.bot.sandbox.as_root import SECRET, UID, needs_root, open_folder, ptebot
+
+FREE = UID + 1
+"""The number that a second ptebot takes while the first has its own."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with open_folder() as name:
+        yield Path(name)
+
+
+def child(code: str, *, cwd: Path, args: str = "", after: str = "", **environ: Any) -> dict[str, Any]:
+    """``code`` in a child; what it printed, its exit code and its log. ``args``: more arguments, as Python.
+
+    cProfile is a module of Python's own that runs a script with arguments.
+    """
+    script = cwd / "script.py"
+    script.write_text(f"import os, signal, sys, time\nargs = sys.argv[1:]\n{code}\n")
+    script.chmod(0o644)
+    whole = f"""
+from pathlib import Path
+from bot.child import Reads, Writes, run_module
+lines = []
+try:
+    ended = run_module("cProfile", ["-o", "/dev/null", Reads(Path({str(script)!r})), {args}],
+                       on_line=lambda line: lines.append(line.decode("utf-8", "replace")))
+    found.update(code=ended.code, log=ended.log_tail)
+except Exception as error:
+    found.update(error=type(error).__name__, text=str(error))
+found["lines"] = lines
+{after}
+"""
+    return ptebot(whole, cwd=cwd, **environ)
+
+
+TRY = "\nfor act in acts:\n try:\n  print('did', act())\n except OSError as e:\n  print(type(e).__name__)"
+
+
+@needs_root
+def test_a_child_is_another_user_with_nothing(folder: Path) -> None:
+    code = (
+        "print(os.getresuid(), os.getresgid(), os.getgroups()); print(sorted(os.environ)); "
+        "print(os.getcwd() == os.environ['HOME'] == os.environ['TMPDIR'], os.listdir('.')); "
+        "print([l.split()[1] for l in open('/proc/self/status') if l.startswith(('CapEff', 'CapPrm', 'NoNewPrivs'))]); "
+        "print(sorted(os.listdir('/proc/self/fd'))[:4]); import getpass; print(getpass.getuser())"
+    )
+    found = child(code, cwd=folder)
+    ids, names, home, rights, open_files, user = found["lines"]
+    assert ids == f"({UID}, {UID}, {UID}) ({UID}, {UID}, {UID}) []"
+    assert SECRET not in str(found)
+    assert "HF_TOKEN" not in names and "PTEBOT_EXPORT_USER" not in names and "PYTHONPATH" not in names
+    assert home == "True []"
+    assert rights == "['0000000000000000', '0000000000000000', '1']"
+    assert open_files == "['0', '1', '2', '3']"  # 3 lists the directory
+    assert user == "ptebot-export"
+
+
+@needs_root
+def test_a_child_cannot_reach_its_parent(folder: Path) -> None:
+    code = (
+        "p = os.getppid()\nacts = ["
+        "lambda: open(f'/proc/{p}/environ').read(), lambda: open(f'/proc/{p}/mem', 'rb').read(1), "
+        "lambda: os.listdir(f'/proc/{p}/fd'), lambda: os.readlink(f'/proc/{p}/cwd'), "
+        "lambda: os.kill(p, signal.SIGTERM), lambda: os.killpg(os.getpgid(p), signal.SIGTERM), "
+        "lambda: os.setuid(0), lambda: os.setgroups([0])]" + TRY
+    )
+    found = child(code, cwd=folder)
+    assert found["lines"] == ["PermissionError"] * 8
+    assert found["code"] == 0
+
+
+@needs_root
+def test_a_child_writes_to_nothing_of_roots(folder: Path) -> None:
+    (folder / "workspace").mkdir(mode=0o755)
+    (folder / "workspace/file").write_text("kept")
+    (folder / "state").mkdir(mode=0o700)
+    (folder / "state/secret").write_text(SECRET)
+    code = (
+        f"f = {str(folder)!r}\nacts = ["
+        "lambda: open(f + '/workspace/new', 'w'), lambda: open(f + '/workspace/file', 'a'), "
+        "lambda: os.remove(f + '/workspace/file'), lambda: os.listdir(f + '/state'), "
+        "lambda: open(f + '/state/secret').read(), lambda: open('../new', 'w'), lambda: os.listdir('..'), "
+        "lambda: os.rename('../home', '../other')]" + TRY
+    )
+    assert child(code, cwd=folder)["lines"] == ["PermissionError"] * 8
+
+
+@needs_root
+def test_a_model_where_only_root_may_look_is_read_and_no_more_of_it(folder: Path) -> None:
+    closed = folder / "closed"
+    model = closed / "the model"
+    model.mkdir(parents=True)
+    closed.chmod(0o700)
+    for name, mode in {"config.json": 0o644, "weights.safetensors": 0o600, ".git-credentials": 0o600}.items():
+        (model / name).write_text(name)
+        (model / name).chmod(mode)
+    code = (
+        "m = args[0]; print(os.path.basename(m), sorted(os.listdir(m)))\n"
+        "print([open(os.path.join(m, n)).read() for n in sorted(os.listdir(m))])\nacts = ["
+        "lambda: open(m + '/config.json', 'a'), lambda: os.chmod(m + '/config.json', 0o777), "
+        "lambda: os.remove(m + '/config.json'), lambda: open(m + '/new', 'w')]" + TRY
+    )
+    found = child(code, cwd=folder, args=f"Reads(Path({str(model)!r}))")
+    assert found["lines"] == [
+        "the model ['config.json', 'weights.safetensors']",
+        "['config.json', 'weights.safetensors']",
+        *["PermissionError"] * 4,
+    ]
+    assert stat.S_IMODE((model / "weights.safetensors").stat().st_mode) == 0o600
+    assert (model / "config.json").stat().st_nlink == 1, "the links are gone"
+
+
+@needs_root
+@pytest.mark.parametrize("closed", [0o700, 0o755])
+def test_a_link_in_a_model_shows_nothing_of_roots(folder: Path, closed: int) -> None:
+    """A repository can hold links; followed by root, one would show the exporter any file of root's."""
+    (folder / "secret").write_text(SECRET)
+    (folder / "secret").chmod(0o600)
+    model = folder / "model"
+    model.mkdir()
+    (model / "tokenizer.json").symlink_to(folder / "secret")
+    model.chmod(closed)
+    found = child("print(open(args[0] + '/tokenizer.json').read())", cwd=folder, args=f"Reads(Path({str(model)!r}))")
+    assert found["error"] == "InvalidModelDirectory"
+    assert found["lines"] == []
+
+
+@needs_root
+def test_a_snapshot_of_the_hubs_cache_is_read_through_its_links(folder: Path) -> None:
+    cache = folder / "cache"
+    (cache / "blobs").mkdir(parents=True)
+    (cache / "blobs/0a").write_text("config")
+    snapshot = cache / "snapshots/main"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").symlink_to("../../blobs/0a")
+    cache.chmod(0o700)
+    found = child("print(open(args[0] + '/config.json').read())", cwd=folder, args=f"Reads(Path({str(snapshot)!r}))")
+    assert found["lines"] == ["config"]
+
+
+@needs_root
+def test_a_model_that_anybody_may_write_is_copied(folder: Path) -> None:
+    model = folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text("before")
+    (model / "config.json").chmod(0o666)
+    code = "acts = [lambda: open(args[0] + '/config.json', 'w')]" + TRY
+    assert child(code, cwd=folder, args=f"Reads(Path({str(model)!r}))")["lines"] == ["PermissionError"]
+    assert (model / "config.json").read_text() == "before"
+
+
+OUT = "Writes(Path('out'))"
+LOOK = (
+    "out = Path('out'); there = [out, *out.rglob('*')] if out.exists() else []\n"
+    "found['out'] = {str(p): [p.stat().st_uid, oct(p.stat().st_mode)] for p in there}"
+)
+
+
+@needs_root
+def test_what_a_child_wrote_is_ours_afterwards(folder: Path) -> None:
+    code = (
+        "os.umask(0); os.makedirs(args[0] + '/sub', 0o777); open(args[0] + '/sub/file', 'w').write('x'); "
+        "os.chmod(args[0] + '/sub/file', 0o6777); os.chmod(args[0] + '/sub', 0); print('made')"
+    )
+    found = child(code, cwd=folder, args=OUT, after=LOOK)
+    assert found["lines"] == ["made"]
+    assert found["out"] == {"out": [0, "0o40755"], "out/sub": [0, "0o40700"], "out/sub/file": [0, "0o100755"]}
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "swap",
+    [
+        "os.symlink('/etc', args[0])",
+        "os.mkdir(args[0]); os.symlink('/etc/shadow', args[0] + '/report.json')",
+        "os.mkdir(args[0]); os.mkfifo(args[0] + '/report.json')",
+        "os.makedirs(args[0] + '/a/b/c/d/e/f/g/h/i/j')",
+        "os.mkdir(args[0]); [open(f'{args[0]}/{n}', 'w').close() for n in range(10_001)]",
+        "os.mkdir(args[0]); open(args[0] + '/a', 'w').close(); os.link(args[0] + '/a', args[0] + '/b')",
+        "import socket; os.mkdir(args[0]); os.chdir(args[0]); socket.socket(socket.AF_UNIX).bind('s')",
+    ],
+)
+def test_nothing_but_plain_files_is_taken(folder: Path, swap: str) -> None:
+    before = Path("/etc").stat(), Path("/etc/shadow").stat()
+    found = child(swap, cwd=folder, args=OUT)
+    assert found["error"] == "OutputNotTrusted", found
+    assert not (folder / "out").exists() and not (folder / "out").is_symlink()
+    after = Path("/etc").stat(), Path("/etc/shadow").stat()
+    assert [(one.st_uid, one.st_mode) for one in after] == [(one.st_uid, one.st_mode) for one in before]
+
+
+HIDE = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for fd in (0, 1, 2):
+            os.close(fd)
+        deadline = time.time() + 60
+        while time.time() < deadline:
+            {act}
+    os._exit(0)
+os.makedirs(args[0]); open(args[0] + '/file', 'w').write('x'); print('made', flush=True); time.sleep(0.3)
+"""
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "act",
+    [
+        "time.sleep(0.01)",
+        # Plays for time between root's look and root's deed.
+        "os.path.islink(args[0]) or (os.rename(args[0], args[0] + '2'), os.symlink('/etc', args[0]))",
+        # Kills and stops whatever appears under its number.
+        "[os.kill(int(p), s) for p in os.listdir('/proc') if p.isdigit() and int(p) != os.getpid() "
+        "and os.stat('/proc/' + p).st_uid == os.getuid() for s in (signal.SIGSTOP, signal.SIGKILL)]",
+        # Is never one process for long.
+        "os.fork() and os._exit(0)",
+    ],
+)
+def test_nobody_outlives_the_child(folder: Path, act: str) -> None:
+    after = LOOK + "\nfrom bot.sandbox import privileges; found['left'] = privileges.running(privileges.plan().user)"
+    found = child(
+        HIDE.format(act=act), cwd=folder, args=OUT, after=after.replace("Path('out').rglob", "Path('out').glob")
+    )
+    assert found["left"] == []
+    assert found.get("error") in (None, "OutputNotTrusted"), found
+    assert not (folder / "out").is_symlink()
+    assert Path("/etc").stat().st_uid == 0
+
+
+@needs_root
+def test_what_a_killed_ptebot_left_is_ended_by_the_next(folder: Path) -> None:
+    """SIGKILL leaves no time to end a process that has left the group; the next run has the lock and does it."""
+    code = (
+        "import subprocess, sys\n"
+        f"p = subprocess.Popen(['sleep', '60'], user={UID}, group={UID}, extra_groups=[], start_new_session=True)\n"
+        "from bot import child\nfrom bot.sandbox import privileges\n"
+        f"with privileges.held(privileges.User(uid={UID}, gid={UID}), of_its_own=True): found['code'] = p.wait(5)"
+    )
+    assert ptebot(code, cwd=folder)["code"] == -9
+
+
+@needs_root
+def test_an_account_that_others_use_is_refused(folder: Path) -> None:
+    code = (
+        "import subprocess\nfrom bot import child\n"
+        f"p = subprocess.Popen(['sleep', '60'], user={UID}, group={UID}, extra_groups=[])\n"
+        "try:\n    child.run_module('bot.sandbox.probe', [], on_line=print)\n"
+        "except Exception as error:\n    found['error'] = type(error).__name__\n"
+        "found['alive'] = p.poll() is None; p.kill()"
+    )
+    assert ptebot(code, cwd=folder) == {"error": "SandboxUnavailable", "alive": True}
+
+
+@needs_root
+def test_two_at_once_are_two_users(folder: Path) -> None:
+    code = (
+        "from bot import child\nfrom bot.sandbox import privileges\n"
+        "lines = []\nwith privileges.held(privileges.plan().user, of_its_own=False) as user:\n"
+        "    child.run_module('bot.sandbox.probe', [], on_line=lambda line: lines.append(line.decode()))\n"
+        "found.update(first=user.uid, second=lines)"
+    )
+    assert ptebot(code, cwd=folder) == {"first": UID, "second": [f'{{"user": {FREE}, "network": false}}']}
+
+
+@needs_root
+def test_nothing_is_left_in_temporary_directories(folder: Path) -> None:
+    (folder / "tmp").mkdir()
+    (folder / "tmp").chmod(0o1777)
+    found = child("os.makedirs(args[0]); os.chmod('.', 0)", cwd=folder, args=OUT, TMPDIR=str(folder / "tmp"))
+    assert found["code"] == 0
+    assert list((folder / "tmp").iterdir()) == []
+
+
+@needs_root
+def test_a_temporary_directory_that_only_root_may_enter_is_passed_over(folder: Path) -> None:
+    (folder / "tmp").mkdir(mode=0o700)
+    assert child("print(os.getcwd())", cwd=folder, TMPDIR=str(folder / "tmp"))["lines"][0].startswith("/var/tmp/")  # noqa: S108
+
+
+def test_without_root_the_child_keeps_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert privileges.plan({"PTEBOT_EXPORT_USER": "anybody"}).why_not == "ptebot does not run as root"
+
+
+@needs_root
+@pytest.mark.parametrize("environ", [{}, {"PTEBOT_EXPORT_USER": ""}, {"PTEBOT_EXPORT_USER": " "}])
+def test_without_an_account_the_reason_is_told(environ: dict[str, str]) -> None:
+    assert privileges._find(privileges.DEFAULT) is None, "this machine has the account; the test does not fit it"
+    planned = privileges.plan(environ)
+    assert planned.user is None and planned.why_not
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["no-such-account", "root", "0", "-1", "99999999999", "4294967295", "٣"])
+def test_an_account_that_cannot_be_used_is_refused(name: str) -> None:
+    """Asked for by name, and silently not had, would be the worst."""
+    with pytest.raises(SandboxUnavailable):
+        privileges.plan({"PTEBOT_EXPORT_USER": name})
+
+
+@needs_root
+def test_an_account_that_cannot_start_python_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir(mode=0o700)
+    (tmp_path / "bin/python").write_text("")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+    with pytest.raises(SandboxUnavailable, match="may not read"):
+        privileges.plan({"PTEBOT_EXPORT_USER": str(UID)})
