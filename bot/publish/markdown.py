@@ -1,7 +1,8 @@
 """Text of unknown origin as Markdown that shows it and nothing else. Pure; stage 5 of the way of one request.
 
 Names, reasons and notes come from model repositories and from an exporter that read them. ``text`` makes
-them inert in any Markdown context: no markup, no HTML, no mention, no link, no line of their own.
+them inert in any Markdown context, the Hub's and GitHub's: no markup, no HTML, no mention, no link, no reference to
+an issue or a commit, no line of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from collections.abc import Iterable, Sequence
 _ACTIVE = re.compile(r"[&<>`*\[\]|~\\@#$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.")
 """What CommonMark, GitHub's extensions and the Hub's own (mentions, references, formulas) give a meaning to; an
 underscore between letters has none."""
+_APART = re.compile(r"&#(?:64|35);|(?<![0-9A-Za-z])[Gg][Hh]-(?=[0-9])|&#58;(?=//)")
+"""What GitHub looks for after entities are resolved: mentions, references to issues, addresses of issues. A character
+that nobody sees is put behind it."""
+_COMMIT = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{7,40}(?![0-9A-Za-z])")
+"""What GitHub links to a commit where there is such a one; in a code span it does not."""
 _BLOCK_START = re.compile(r"\A(?:[-+](?=\s|\Z)|[-=]+\Z|\d+[.)](?=\s|\Z))")
 _PLAIN_CODE = re.compile(r"[A-Za-z0-9 ._+/:=,@-]+")
 _UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
@@ -34,6 +40,7 @@ def text(value: object, limit: int = 400) -> str:
     """``value`` as inert inline text: every character that could start markup becomes an entity."""
     line = one_line(value, limit)
     inert = _ACTIVE.sub(lambda found: f"&#{ord(found.group())};", line)
+    inert = _COMMIT.sub(r"`\g<0>`", _APART.sub(r"\g<0>&#8203;", inert))
     return _BLOCK_START.sub(lambda found: "".join(f"&#{ord(character)};" for character in found.group()), inert)
 
 
