@@ -146,7 +146,8 @@ class Settings(BaseModel):
     attention: Literal["auto", "custom", "stock"] | None = None
     """The runtime's own attention ops where a backend has them, or core ops only."""
     paths: Patterns | None = None
-    """A push exports a model only when it changes one of these. Default: the model's folder; any for a Hub model."""
+    """A push exports a model only when it changes one of these. Default: the model's folder and `.ptebot.yml`;
+    any for a Hub model."""
     branches: Patterns | None = None
     """Branches whose pushes export. Default: the repository's default branch."""
     bounds: Annotated[dict[str, Any], AfterValidator(_tightened), WithJsonSchema(_BOUND_SCHEMA)] = Field(

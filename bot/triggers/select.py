@@ -14,6 +14,8 @@ from bot.publish.markdown import one_line
 from bot.triggers.request import Ignored, Request
 
 BRANCH = "refs/heads/"
+CONFIG = ".ptebot.yml"
+"""What it says shapes the files of every model."""
 
 
 def opted_out(config: Config, request: Request) -> str | None:
@@ -67,7 +69,7 @@ def _paths(model: Model, is_folder: Callable[[str], bool]) -> tuple[str, ...]:
     if model.paths is not None:
         return model.paths
     folder = model.model.removeprefix("./").rstrip("/")
-    return (f"{folder}/**",) if folder not in ("", ".") and is_folder(model.model) else ("**",)
+    return (f"{folder}/**", CONFIG) if folder not in ("", ".") and is_folder(model.model) else ("**",)
 
 
 def _names(models: tuple[Model, ...]) -> str:

@@ -149,11 +149,11 @@ def test_rights_are_what_the_job_does_and_no_more(workflow: Workflow) -> None:
 def _needed(workflow: Workflow) -> dict[str, str]:
     """The rights of GITHUB_TOKEN that docs/action/security.md explains."""
     events, inputs = workflow.events, workflow.inputs
-    offers = inputs.get("dry-run") is not True
+    offers = inputs["publish"] != "none"
     github, hub = inputs["publish"] == "github", inputs["publish"] == "hub"
     needed = {"contents": "write" if github and offers else "read"} if workflow.checkout or github else {}
-    if github:
-        needed["pull-requests"] = "write" if offers else "read"
+    if github and offers:
+        needed["pull-requests"] = "write"
     if hub and offers and "hub-token" not in inputs:
         needed["id-token"] = "write"
     if "issue_comment" in events:

@@ -54,6 +54,7 @@ def _push(*paths: str, branch: str = "main") -> dict[str, Any]:
         (["src/README.md"], "no changed file belongs to models/tiny, acme/hub"),
         (["models/tinyer/x"], "no changed file belongs to models/tiny, acme/hub"),
         (["README.md"], "no changed file belongs to models/tiny, acme/hub"),
+        ([".ptebot.yml"], ["models/tiny"]),
     ],
 )
 def test_a_push_exports_what_it_touches(paths: list[str], wanted: Any, configured: Config) -> None:

@@ -10,7 +10,7 @@ import pytest
 from bot import docs
 from exporter.errors import PtebotError
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "action" / "troubleshooting.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "action" / "troubleshooting.md").read_text(encoding="utf-8")
 
 ELSEWHERE = {
     "ExampleModelUnavailable": "of `ptebot demo`",
