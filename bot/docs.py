@@ -85,7 +85,7 @@ def exit_codes_page() -> str:
     rows = [("0", "", "Done.", ""), ("1", "", "A defect of ptebot, or `doctor` found a problem.", PtebotError.remedy)]
     rows.append(("2", "", "Wrong usage: an unknown option or a missing argument.", "Read the command's `--help`."))
     rows += [(str(cls.exit_code), f"`{cls.__name__}`", f"{cls.title}.", cls.remedy) for cls in _errors()]
-    rows += [("130", "", "Interrupted by Ctrl-C.", ""), ("143", "", "Ended by SIGTERM.", "")]
+    rows.insert(-1, ("130", "", "Interrupted by Ctrl-C.", ""))
     return (
         f"# Exit codes\n\n{NOTE}\n"
         "Every failure that ptebot can explain has a class, an exit code and a remedy. With `--json` the same\n"

@@ -1,0 +1,171 @@
+"""One model of a step, from where it lies to its pull request. Stages 2 to 5.
+
+In: a ``Work`` and the ``Scene`` of the step. Out: ``Done``, whatever happens: a model that cannot be exported does
+not keep the next one from it. Only a wish to end the whole step passes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bot import credentials, job, sources
+from bot.action import status
+from bot.action.commands import Log
+from bot.action.files import Leaving
+from bot.action.inputs import Inputs
+from bot.action.status import Ended
+from bot.action.summary import Story
+from bot.action.work import Work
+from bot.cli import Terminated
+from bot.commands.run import command_line
+from bot.export_process import OnProgress
+from bot.githubapi import Client
+from bot.publish.loop import Published
+from bot.publish.target import HubTarget, Target
+from bot.sources import HubModel, LocalModel
+from bot.triggers.request import Request
+from exporter import report as reports
+from exporter.report import Report
+from exporter.spec import ModelRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What all models of a step share."""
+
+    given: Inputs
+    env: Mapping[str, str] = field(repr=False)
+    request: Request
+    log: Log
+    show: OnProgress
+    client: Client
+    """GitHub's."""
+    root: Path
+    """For downloads and work; it is gone after the step."""
+    leaving: Leaving
+
+    @property
+    def endpoint(self) -> str:
+        return (self.given.endpoint or credentials.default_endpoint()).rstrip("/")
+
+    @property
+    def rehearsal(self) -> str:
+        """Why nothing is published whatever the inputs say; '' where they decide."""
+        origin = self.request.origin
+        if origin.forked:
+            return "The code comes from a fork: it gets no secrets, so nothing is published."
+        if origin.event.startswith("pull_request"):
+            return "A pull request is not merged yet: its files are made and checked, and nothing is published."
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What came of one model."""
+
+    work: Work
+    story: Story
+    folder: Path | None = None
+    """Where its files lie in the workspace."""
+    manifest: Path | None = None
+    """As it is published."""
+
+    @property
+    def ended(self) -> Ended:
+        return self.story.ended
+
+
+def perform(work: Work, scene: Scene) -> Done:
+    """Do one piece of work; every failure is told in what it gives back."""
+    story = Story(
+        ended=status.broken(Terminated()),
+        subject=work.model,
+        why=scene.request.why,
+        dry_run=scene.given.dry_run or bool(scene.rehearsal),
+        forked=scene.request.origin.forked,
+        notices=(scene.rehearsal,) if scene.rehearsal and not scene.request.origin.forked else (),
+    )
+    one = _One(work, scene, story)
+    try:
+        return one.run()
+    except Exception as error:
+        return Done(work=work, story=replace(one.story, ended=status.broken(error), error=error), folder=one.folder)
+
+
+class _One:
+    def __init__(self, work: Work, scene: Scene, story: Story) -> None:
+        self._work, self._scene, self.story = work, scene, story
+        self.folder: Path | None = None
+
+    def run(self) -> Done:
+        scene, given = self._scene, self._scene.given
+        source = self._source()
+        target = self._target(source)
+        if target is not None and isinstance(source, LocalModel) and isinstance(target, HubTarget):
+            source = sources.as_copy_of(source, target.repo_id, endpoint=scene.endpoint, token=given.hub_token)
+        spec = self._work.spec(source.ref)
+        outcome = job.run(
+            job.Job(
+                source=source,
+                spec=spec,
+                target=target,
+                command=command_line(spec),
+                root=scene.root,
+                dry_run=given.dry_run,
+                exported=self._keep,
+            ),
+            show=scene.show,
+            log=scene.log.detail,
+        )
+        self.story = replace(
+            self.story,
+            ended=status.judge(outcome.report, given.fail_on),
+            report=outcome.report,
+            published=outcome.published,
+        )
+        return Done(work=self._work, story=self.story, folder=self.folder, manifest=self._manifest(outcome.published))
+
+    def _source(self) -> LocalModel | HubModel:
+        work, scene = self._work, self._scene
+        if work.folder is None:
+            return sources.open_model(
+                work.model,
+                revision=work.revision,
+                endpoint=scene.endpoint,
+                into=scene.root / "models",
+                token_for=lambda _: scene.given.hub_token,
+            )
+        sha = scene.request.origin.sha or scene.env.get("GITHUB_SHA")
+        return LocalModel(work.folder, ModelRef(name=work.name, revision=sha))
+
+    def _target(self, source: LocalModel | HubModel) -> Target | None:
+        scene, given = self._scene, self._scene.given
+        if given.publish == "none" or scene.rehearsal:
+            return None
+        if given.publish == "github":
+            from bot.publish.github.target import GitHubTarget
+
+            folder = (self._work.folder or given.workspace).relative_to(given.workspace).as_posix()
+            return GitHubTarget(
+                client=scene.client,
+                repository=scene.request.origin.repository,
+                folder=folder,
+                storage=given.storage,
+            )
+        repo_id = given.repo or source.ref.repo_id or ""
+        token = given.hub_token
+        return HubTarget(repo_id=repo_id, endpoint=scene.endpoint, token=token, read_token=given.hub_token)
+
+    def _keep(self, out_dir: Path, report: Report) -> None:
+        """Leave the files in the workspace before they are published: a failure there costs no export."""
+        self.folder = self._scene.leaving.export(out_dir, self._work.label)
+        self.story = replace(self.story, report=report, output=self._scene.leaving.relative(self.folder))
+
+    def _manifest(self, published: Published | None) -> Path | None:
+        """The manifest that the pull request or the main branch has, for later steps."""
+        report = self.story.report or (published.manifest if published else None)
+        if published is None or report is None or published.operation == "none":
+            return None
+        return self._scene.leaving.manifest(self._work.label, reports.dumps(report).encode())

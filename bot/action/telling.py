@@ -1,0 +1,140 @@
+"""How a step's end is told: annotations, the job summary, the outputs, the exit code. Stage 6, and the last.
+
+In: what was done, model by model, or why nothing was. Out: what people and later steps read. Several models of one
+step are told one after the other; as outputs, the worst status, and lists with a line for each model.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bot.action import outputs, status, summary
+from bot.action.annotations import annotate
+from bot.action.commands import Log
+from bot.action.outputs import Place
+from bot.action.status import Ended
+from bot.action.summary import Story
+from bot.errors import Cancelled
+from exporter.errors import PtebotError
+
+if TYPE_CHECKING:
+    from bot.action.perform import Done
+
+WORST_FIRST: tuple[status.StepStatus, ...] = ("error", "failed", "partial", "passed", "unchanged", "ignored")
+OPERATIONS_FIRST = ("created", "updated", "unchanged", "none")
+
+
+class Telling:
+    """What there is to tell of one step; ``end`` tells it, once."""
+
+    def __init__(self, env: Mapping[str, str], log: Log) -> None:
+        self._env, self._log = env, log
+        self.workspace = Path(env.get("GITHUB_WORKSPACE") or ".")
+        self.why = ""
+        self._done: list[Done] = []
+        self._alone: Story | None = None
+
+    @property
+    def done(self) -> tuple[Done, ...]:
+        return tuple(self._done)
+
+    def add(self, done: Done) -> None:
+        """One model's end."""
+        self._done.append(done)
+        error = done.story.error
+        if error is not None and not isinstance(error, PtebotError):
+            # A defect of ours: where it happened is what a report of it needs.
+            self._log.say("".join(traceback.format_exception(error)))
+
+    def ignored(self, reason: str) -> None:
+        self._log.say(f"Nothing to do: {reason}.")
+        self._alone = Story(ended=status.ignored(), why=self.why, ignored=reason)
+
+    def failed(self, error: Exception) -> None:
+        """Nothing could be done at all, or no more of it."""
+        if not isinstance(error, PtebotError):
+            self._log.say("".join(traceback.format_exception(error)))
+        self._alone = Story(ended=status.broken(error), why=self.why, error=error)
+
+    def cancelled(self) -> None:
+        error = Cancelled("The job was cancelled; what was running is ended, and nothing is half published.")
+        self._alone = Story(ended=status.broken(error), why=self.why, error=error)
+
+    @property
+    def stories(self) -> tuple[Story, ...]:
+        """Every end, in the order in which they came."""
+        return (*(done.story for done in self._done), *((self._alone,) if self._alone else ()))
+
+    def ended(self) -> Ended:
+        """The whole step's end: the worst of its models'."""
+        return min(
+            (story.ended for story in self.stories),
+            key=lambda ended: (-bool(ended.exit_code), WORST_FIRST.index(ended.status)),
+            default=status.ignored(),
+        )
+
+    def end(self) -> int:
+        """Tell everything; the step's exit code."""
+        ended = self.ended()
+        for story in self.stories:
+            annotate(self._log, story.ended, story.report, story.error)
+        code = ended.exit_code
+        for what, tell in (("summary", self._summary), ("outputs", self._outputs)):
+            try:
+                tell()
+            except OSError as error:
+                self._log.error(f"The {what} could not be written", error.strerror or type(error).__name__)
+                code = code or PtebotError.exit_code
+        return code
+
+    def _summary(self) -> None:
+        for story in self.stories:
+            summary.write(self._env, story)
+
+    def _outputs(self) -> None:
+        outputs.write(self._env, self.values())
+
+    def values(self) -> dict[str, str]:
+        """Every output."""
+        each = [
+            outputs.values(
+                story.ended,
+                Place(
+                    workspace=self.workspace,
+                    out_dir=done.folder if done else None,
+                    manifest=done.manifest if done else None,
+                ),
+                report=story.report,
+                published=story.published,
+                error=story.error,
+                extra={"event": self._env.get("GITHUB_EVENT_NAME", ""), "why": self.why, "subject": story.subject},
+            )
+            for story, done in zip(self.stories, [*self._done, None], strict=False)
+        ]
+        return each[0] if len(each) == 1 else self._together(each)
+
+    def _together(self, each: list[dict[str, str]]) -> dict[str, str]:
+        ended = self.ended()
+        operations = [one["pr-operation"] for one in each]
+        single = {
+            "status": ended.status,
+            "pr-operation": min(operations, key=OPERATIONS_FIRST.index, default="none"),
+            **{name: "\n".join(filter(None, (one[name] for one in each))) for name in ("pr-url", "report", "manifest")},
+        }
+        document: dict[str, Any] = {
+            "version": outputs.RESULT_VERSION,
+            "event": self._env.get("GITHUB_EVENT_NAME", ""),
+            "why": self.why,
+            **{name.replace("-", "_"): value for name, value in single.items()},
+            "exit_code": ended.exit_code,
+            "models": [json.loads(one["result"]) for one in each],
+        }
+        text = json.dumps(document, ensure_ascii=True, separators=(",", ":"))
+        if len(text) > outputs.MAX_RESULT:
+            document["models"] = [{**one, "cells": [], "truncated": True} for one in document["models"]]
+            text = json.dumps(document, ensure_ascii=True, separators=(",", ":"))
+        return {**single, "result": text}

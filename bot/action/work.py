@@ -1,0 +1,135 @@
+"""What one step has to do: an event's wish, the workflow's inputs and the owners' configuration as one plan. Stage 2.
+
+What a comment or a dispatch asks for goes before an input, an input before the configuration, and that before
+ptebot's own defaults. Nothing is exported or asked here but which paths a push touched, where the event is silent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bot.action import inputs
+from bot.action.inputs import Inputs
+from bot.config import Config, Model
+from bot.errors import InvalidInput, NowhereToPublish
+from bot.triggers.request import Ignored, Origin, Request
+from bot.triggers.select import select
+from exporter import spec as specs
+from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
+
+MOST_WORKS = 20
+"""Models of one step; more belong into jobs of their own, which run side by side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One model to export."""
+
+    model: str
+    """As it was named: an id on the Hub, or a folder of the workspace."""
+    name: str
+    """The model's name, one plain path component: of its files, and of their folder where ``label`` is the same."""
+    label: str
+    """A path component that no other work of this step has."""
+    folder: Path | None
+    """The folder; None for an id on the Hub."""
+    revision: str | None
+    options: dict[str, Any]
+    """Fields of ``ExportSpec``, without the model."""
+
+    def spec(self, ref: ModelRef) -> ExportSpec:
+        """The export of the model that ``ref`` names; raises InvalidSpec."""
+        model = {"repo_id": ref.repo_id, "revision": ref.revision, "name": ref.name}
+        return specs.parse({"model": model, **self.options})
+
+
+def plan(
+    request: Request, given: Inputs, config: Config, changed: Callable[[Origin], tuple[str, ...] | None]
+) -> tuple[Work, ...] | Ignored:
+    """The models to export, or why there is nothing to do.
+
+    Args:
+        changed: asks which paths an event touched that does not tell so itself; None where that is not known.
+
+    Raises:
+        InvalidInput: nobody names a model; one is neither a folder nor an id; what is asked for does not go together.
+        NowhereToPublish: a folder was named, and no repository of the Hub.
+    """
+    named = request.overrides.model or given.model
+    if request.origin.changed_files is None and request.origin.before is not None and not config_takes_all(config):
+        request = replace(request, origin=replace(request.origin, changed_files=changed(request.origin)))
+    models = select(config, request, model=named, is_folder=lambda name: _folder(name, given) is not None)
+    if isinstance(models, Ignored):
+        return models
+    if not models:
+        raise InvalidInput(
+            "No model is named.",
+            remedy="Set the input `model` to OWNER/NAME of the Hub or to a folder, or name it in .ptebot.yml.",
+        )
+    if len(models) > MOST_WORKS:
+        raise InvalidInput(
+            f"{len(models)} models are to be exported in one step; {MOST_WORKS} are the most.",
+            remedy="Give each model a job of its own, by a matrix: they run side by side then.",
+        )
+    return _labelled([_work(model, request, given) for model in models])
+
+
+def config_takes_all(config: Config) -> bool:
+    """Whether the owners want an export whatever a push touches, so that nobody needs to ask what it did."""
+    return all(one.paths == ("**",) for one in config.all_models()) and bool(config.all_models())
+
+
+def _folder(name: str, given: Inputs) -> Path | None:
+    return inputs.model_folder(name, given.workspace, said_by="model")
+
+
+def _work(model: Model, request: Request, given: Inputs) -> Work:
+    folder = _folder(model.model, given)
+    revision = request.overrides.revision or given.revision
+    if folder is not None:
+        if revision is not None:
+            raise InvalidInput(
+                f"{model.model} is a folder of the workspace, which has no revision {revision}.",
+                remedy="Leave `revision` out, or name the model by its id on the Hub.",
+            )
+        if given.publish == "hub" and given.repo is None:
+            raise NowhereToPublish(
+                f"{model.model} is a folder of this repository, and nobody says where on the Hub it belongs.",
+                remedy="Set `publish: github` for a pull request here, or `repo: OWNER/NAME` for one on the Hub.",
+            )
+    elif given.publish == "github":
+        raise InvalidInput(
+            f"{model.model} is a model on the Hub; `publish: github` is for a model folder of this repository.",
+            remedy="Set `publish: hub`, or name the folder that holds the model.",
+        )
+    asked = request.overrides
+    options = {
+        "backends": asked.backends or given.backends or model.backends or DEFAULT_BACKENDS,
+        "precisions": asked.precisions or given.precisions or model.precisions or DEFAULT_PRECISIONS,
+        "embedding": given.embedding or model.embedding or ExportSpec().embedding,
+        "max_seq_len": asked.max_seq_len or given.max_seq_len or model.max_seq_len,
+        "attention": model.attention or ExportSpec().attention,
+        "bounds": model.bounds,
+    }
+    name = _name(model.model, folder, request, given)
+    return Work(model=model.model, name=name, label=name, folder=folder, revision=revision, options=options)
+
+
+def _name(model: str, folder: Path | None, request: Request, given: Inputs) -> str:
+    """An id's or a folder's last part; the repository's name for its root, which the runner calls what it likes."""
+    if folder is None:
+        return model.rsplit("/", 1)[-1]
+    return folder.name if folder != given.workspace else request.origin.repository.rsplit("/", 1)[-1]
+
+
+def _labelled(works: list[Work]) -> tuple[Work, ...]:
+    """The same with labels that differ: a name alone where it is the only one, else the whole path."""
+    often = Counter(work.name for work in works)
+    return tuple(
+        work if often[work.name] == 1 else replace(work, label=work.model.removeprefix("./").replace("/", "--"))
+        for work in works
+    )
