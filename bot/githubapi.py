@@ -79,6 +79,18 @@ class Client:
     api_url: str
     token: str | None = field(repr=False)
 
+    def call(self, verb: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
+        """One request of the API, its reply's JSON; inside ``asking``, which explains what it raises.
+
+        Args:
+            path: ``/repos/acme/tiny/pulls``, with everything quoted that needs it.
+        """
+        accept = {"Accept": "application/vnd.github+json"}
+        status, headers, text = self.gh.requester.requestJson(verb, path, dict(query or {}), accept, body)
+        if status >= 300:  # PyGithub itself takes the 307 of a renamed repository for success
+            raise GithubException(status, _decoded(text.encode()), headers)
+        return json.loads(text) if text else None
+
     def me(self) -> str:
         """The account that writes with this token, ``github-actions[bot]`` for a job's own token.
 
@@ -124,6 +136,12 @@ def connect(token: str | None, *, api_url: str = API_URL) -> Client:
         seconds_between_writes=WRITE_PAUSE_SECONDS,
     )
     return Client(gh=gh, api_url=api_url, token=token or None)
+
+
+def same_account(one: str | None, other: str | None) -> bool:
+    """Whether two logins are one account: an app's is written with and without ``[bot]``, in either case."""
+    plain = [(name or "").lower().removesuffix("[bot]") for name in (one, other)]
+    return plain[0] == plain[1] != ""
 
 
 def scrub(text: str, token: str | None = None) -> str:
@@ -212,6 +230,9 @@ def refusal(  # noqa: PLR0911 - one line per kind
     answered = f"{place}: GitHub answered {status}: {said}."
     if (wait := limit_seconds(status, headers, said)) is not None:
         return GitHubRateLimited(f"{answered} It takes requests again {_when(wait)}.")
+    if status in (301, 302, 307, 308):
+        # Reads follow a renamed repository, writes do not; who looks again learns the new name.
+        return CommitConflict(answered)
     if status >= 500 or status == 408:
         return GitHubUnreachable(answered)
     if _ARCHIVED.search(said) and status in (403, 410, 422):

@@ -220,7 +220,7 @@ def _making(report: Report, command: str, place: Place) -> list[str]:
         f"By {text(report.generator)} from {source}, with {versions}:",
         block(one_line(command, 1000), "sh"),
         "To make the files again and compare them byte by byte, run this in a clone of this repository:",
-        block(f"ptebot rebuild {place.manifest}", "sh"),
+        block(place.rebuilding, "sh"),
     ]
 
 

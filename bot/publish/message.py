@@ -16,6 +16,12 @@ from exporter.report import Cell, Report
 
 MAX_TITLE = 200
 MAX_DESCRIPTION = 65_536
+CHANGES = (
+    "What changes in the repository: the files above, the manifest "
+    f"`{MANIFEST}` with every hash and figure, a section of README.md between markers, and the tag `executorch`. "
+    "The rest of the card keeps every byte."
+)
+REBUILDING = f"ptebot rebuild {MANIFEST}"
 _SHA = re.compile(r"[0-9a-f]{40}")
 
 
@@ -36,12 +42,18 @@ def marker_of(report: Report) -> Marker:
     )
 
 
-def pr_description(report: Report) -> str:
-    """The whole description, marker included; the table is left out where it would be too long."""
-    full = _description(report, summary_table(report))
+def pr_description(report: Report, *, changes: str = CHANGES, rebuilding: str = REBUILDING) -> str:
+    """The whole description, marker included; the table is left out where it would be too long.
+
+    Args:
+        changes: what it changes in the repository, as Markdown.
+        rebuilding: the command that makes the files again.
+    """
+    full = _description(report, summary_table(report), changes, rebuilding)
     if len(full) <= MAX_DESCRIPTION:
         return full
-    short = _description(report, f"{len(report.good_cells)} files; the table is in README.md and in `{MANIFEST}`.")
+    table = f"{len(report.good_cells)} files; the table is in README.md and in `{MANIFEST}`."
+    short = _description(report, table, changes, rebuilding)
     if len(short) <= MAX_DESCRIPTION:
         return short
     return f"{marker_of(report).line()}\n\nExecuTorch files of this model; see README.md and `{MANIFEST}`.\n"
@@ -66,7 +78,7 @@ def replacing_comment() -> str:
     )
 
 
-def _description(report: Report, table: str) -> str:
+def _description(report: Report, table: str, changes: str, rebuilding: str) -> str:
     source = f"revision {code(report.model.revision)}" if report.model.revision else "a local directory"
     parts = [
         marker_of(report).line(),
@@ -75,11 +87,9 @@ def _description(report: Report, table: str) -> str:
         "they are.",
         table,
         *_warnings(report),
-        "What changes in the repository: the files above, the manifest "
-        f"`{MANIFEST}` with every hash and figure, a section of README.md between markers, and the tag `executorch`. "
-        "The rest of the card keeps every byte.",
+        changes,
         "To make the files again and compare them byte by byte, run "
-        f"`ptebot rebuild {MANIFEST}`. Run again after the model changed, ptebot refreshes this pull request. "
+        f"`{rebuilding}`. Run again after the model changed, ptebot refreshes this pull request. "
         "Close it, and none is opened again for the same weights.",
         f"Made by {text(report.generator)}.",
     ]

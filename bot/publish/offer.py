@@ -51,8 +51,10 @@ class Offer:
     section: str
     files: dict[str, tuple[Path, Cell]]
     """Path in the repository to the local file and its cell."""
-    tagged: bool = True
-    """Whether the card's front matter gets the tag ``executorch``, and is made for it."""
+    front_matter: bool = True
+    """Whether a card without front matter gets one, for the tag ``executorch``."""
+    in_tree: bool = True
+    """False where the files lie beside the tree, on a release."""
 
     @property
     def size(self) -> str:
@@ -66,7 +68,7 @@ class Offer:
 
     def card(self, readme: bytes | None) -> bytes:
         """The owner's card with our section; raises CardInvalid."""
-        return splice(readme, self.section, tagged=self.tagged)
+        return splice(readme, self.section, front_matter=self.front_matter)
 
     def changes(self, branch: Branch, card: bytes | None) -> list[Change]:
         """What must change on ``branch``.
@@ -78,7 +80,8 @@ class Offer:
             CardInvalid: the card cannot take the section.
         """
         wanted: list[Change] = []
-        for path, (local, cell) in self.files.items():
+        files = self.files if self.in_tree else {}
+        for path, (local, cell) in files.items():
             if not _has(branch.files.get(path), local, cell):
                 wanted.append(Put(path=path, content=local, size_bytes=cell.size_bytes or 0, sha256=cell.sha256))
         there = branch.files.get(MANIFEST)
@@ -87,11 +90,11 @@ class Offer:
         spliced = self.card(card)
         if spliced != branch.card:
             wanted.append(Put(path=CARD, content=spliced, size_bytes=len(spliced)))
-        stale = sorted(branch.our_files() - self.files.keys())
+        stale = sorted(branch.our_files() - files.keys())
         return wanted + [Delete(path=path) for path in stale]
 
 
-def make_offer(report: Report, out_dir: Path, *, place: Place, command: str, tagged: bool = True) -> Offer:
+def make_offer(report: Report, out_dir: Path, *, place: Place, command: str) -> Offer:
     """An offer of the good cells' files; raises OutputNotTrusted where one is not what the report says."""
     files = {}
     for cell in report.good_cells:
@@ -104,7 +107,7 @@ def make_offer(report: Report, out_dir: Path, *, place: Place, command: str, tag
         if path.stat().st_size != cell.size_bytes:
             raise OutputNotTrusted(f"{name} has {path.stat().st_size} bytes, not the report's {cell.size_bytes}.")
         files[f"{FOLDER}/{name}"] = (path, cell)
-    return Offer(report, section(report, command=command, place=place), files, tagged)
+    return Offer(report, section(report, command=command, place=place), files)
 
 
 def _has(there: TreeFile | None, local: Path, cell: Cell) -> bool:

@@ -32,8 +32,8 @@ class Place(Protocol):
         """Lines of the snippet, in its alphabet of imports."""
 
     @property
-    def manifest(self) -> str:
-        """The manifest's path from the root of a clone."""
+    def rebuilding(self) -> str:
+        """The command that makes the files again, in a clone."""
 
     def target(self, cell: Cell) -> str:
         """What the link to a file leads to: a path from the card, or an https address."""
@@ -49,7 +49,7 @@ class OnTheHub:
     repo_id: str | None
     packages = ("huggingface_hub",)
     imports = ("from huggingface_hub import hf_hub_download",)
-    manifest = f"{FOLDER}/manifest.json"
+    rebuilding = f"ptebot rebuild {FOLDER}/manifest.json"
 
     def target(self, cell: Cell) -> str:
         return f"{FOLDER}/{cell.file}"
@@ -73,8 +73,8 @@ class InTheClone:
     imports = ()
 
     @property
-    def manifest(self) -> str:
-        return _below(self.folder, f"{FOLDER}/manifest.json")
+    def rebuilding(self) -> str:
+        return _rebuilding(self.folder)
 
     def target(self, cell: Cell) -> str:
         return f"{FOLDER}/{cell.file}"
@@ -99,8 +99,8 @@ class OnARelease:
     imports = ()
 
     @property
-    def manifest(self) -> str:
-        return _below(self.folder, f"{FOLDER}/manifest.json")
+    def rebuilding(self) -> str:
+        return _rebuilding(self.folder)
 
     def target(self, cell: Cell) -> str:
         return self.urls[cell.file or ""]
@@ -114,5 +114,6 @@ class OnARelease:
         ]
 
 
-def _below(folder: str, path: str) -> str:
-    return path if folder == "." else f"{folder}/{path}"
+def _rebuilding(folder: str) -> str:
+    manifest = f"{FOLDER}/manifest.json"
+    return f"ptebot rebuild --model {folder} {manifest if folder == '.' else f'{folder}/{manifest}'}"

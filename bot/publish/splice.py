@@ -25,20 +25,20 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n|\Z)")
 """Lines as CommonMark counts them; str.splitlines knows more line endings than it does."""
 
 
-def splice(readme: bytes | None, section: str, *, tagged: bool = True) -> bytes:
+def splice(readme: bytes | None, section: str, *, front_matter: bool = True) -> bytes:
     """The card with ``section`` in it and the tag in its front matter; the same bytes when both are there.
 
     Args:
         readme: the owner's README.md; None where there is none.
         section: lines ending in ``\\n``, the first ``BEGIN`` and the last ``END``.
-        tagged: False where the front matter is none of a model card, and stays as it is.
+        front_matter: whether it is made where there is none; on GitHub it would be shown as a table.
 
     Raises:
         CardInvalid: not UTF-8; larger than 2 MiB; markers given twice, unbalanced or changed by hand;
             front matter that cannot take the tag; a code block or comment that is never closed.
     """
     bom, text = _decode(readme)
-    with_tag = add_tag(text, TAG) if tagged else text
+    with_tag = add_tag(text, TAG) if front_matter or FRONT_MATTER.match(text) else text
     newline = newline_of(text)
     ours = newline.join(section.strip("\n").split("\n"))
     start, end = _span(with_tag)

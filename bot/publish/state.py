@@ -36,6 +36,8 @@ class Branch:
     files: dict[str, TreeFile]
     """Everything below ``executorch/``, by path."""
     card: bytes | None
+    attached: dict[str, TreeFile] | None = None
+    """Where the ``.pte`` files lie beside the tree (on a release): those of the manifest that are there, by path."""
 
     def has_section(self) -> bool:
         """Whether the card shows our section."""
@@ -55,8 +57,9 @@ class Branch:
         """Whether this commit has everything of an export: told by content, not by times or figures."""
         if self.manifest is None or plan.identity(self.manifest) != plan.identity(report) or not self.has_section():
             return False
+        have = self.files if self.attached is None else self.attached
         return all(
-            (there := self.files.get(f"{FOLDER}/{cell.file}")) is not None
+            (there := have.get(f"{FOLDER}/{cell.file}")) is not None
             and there.size_bytes in (cell.size_bytes, None)
             and (there.sha256 is None or there.sha256 == cell.sha256)
             for cell in report.good_cells

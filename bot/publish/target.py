@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from bot import unchanged
-from bot.errors import NotAuthorized
+from bot.errors import GitHubNotAuthorized, InvalidInput, NotAuthorized, SourceMoved
 from bot.export_process import OnProgress
+from bot.githubapi import Client
 from bot.hubapi import TreeFile, connect
-from bot.publish import hub
+from bot.publish import hub, loop
+from bot.publish.github.host import REPOSITORY, GitHubHost, Storing, refuse_pointers
+from bot.publish.github.names import check_folder
 from bot.publish.loop import Published
 from exporter.report import Report
 from exporter.spec import ExportSpec
@@ -79,5 +82,62 @@ class HubTarget:
             token=token() if callable(token) else token,
             command=command,
             dry_run=dry_run,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitHubTarget:
+    """A folder of a repository on GitHub that holds the model."""
+
+    client: Client
+    repository: str
+    folder: str = "."
+    """From the repository's root."""
+    storage: Storing = "lfs"
+    base: str | None = None
+    """The branch that holds the model and gets the pull request; None: the default branch."""
+
+    def __post_init__(self) -> None:
+        if not REPOSITORY.fullmatch(self.repository):
+            raise InvalidInput(f"{self.repository[:200]!r} is no OWNER/NAME of a repository on GitHub.")
+        object.__setattr__(self, "folder", check_folder(self.folder))
+
+    @property
+    def repo_id(self) -> str:
+        return self.repository
+
+    @property
+    def place(self) -> str:
+        folder = "" if self.folder == "." else f", folder {self.folder}"
+        return f"{self.repository}{folder} on GitHub"
+
+    def check(self, *, dry_run: bool) -> None:
+        if self.client.token is None and not dry_run:
+            raise GitHubNotAuthorized(
+                "A pull request cannot be opened without a token.",
+                remedy="Give github-token a token with `contents: write` and `pull-requests: write`.",
+            )
+
+    def ask(self, tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, str]) -> Published | None:
+        host = self._host(lambda _: None)
+        try:
+            return unchanged.ask(tree, spec, toolchain, host)
+        except SourceMoved:
+            refuse_pointers(tree, host.look(None, ()).source)
+            raise
+
+    def publish(self, report: Report, out_dir: Path, *, command: str, dry_run: bool, progress: OnProgress) -> Published:
+        self.check(dry_run=dry_run)
+        host = self._host(progress)
+        return loop.publish(host, report, out_dir, command=command, dry_run=dry_run, progress=progress)
+
+    def _host(self, progress: OnProgress) -> GitHubHost:
+        return GitHubHost(
+            self.client,
+            self.repository,
+            folder=self.folder,
+            base=self.base,
+            storage=self.storage,
             progress=progress,
         )

@@ -23,11 +23,15 @@ from bot.errors import (
     GitHubUnreachable,
     RepositoryReadOnly,
 )
-from bot.githubapi import accepted_rights, asking, connect, found_or, scrub
+from bot.githubapi import accepted_rights, asking, connect, found_or, same_account, scrub
 from exporter.errors import PtebotError
 
 TOKEN = "ghs_AbCdEfGhIjKlMnOp0123"
 USER = {"login": "octocat", "id": 1}
+
+
+class Raw(bytes):
+    """A body that is sent as it is."""
 
 
 @dataclass
@@ -57,7 +61,7 @@ def module_server() -> Iterator[Server]:
                 self.connection.close()
                 return
             status, headers, body = reply
-            data = json.dumps(body).encode()
+            data = bytes(body) if isinstance(body, Raw) else json.dumps(body).encode()
             self.send_response(status)
             for name, value in {
                 "Content-Type": "application/json",
@@ -99,7 +103,7 @@ def read(server: Server) -> str:
 def write(server: Server, needs: str | None = None) -> None:
     client = connect(TOKEN, api_url=server.url)
     with asking("writing a comment", client, needs=needs):
-        client.gh.requester.requestJsonAndCheck("POST", "/repos/acme/tiny/issues/1/comments", input={"body": "x"})
+        client.call("POST", "/repos/acme/tiny/issues/1/comments", body={"body": "x"})
 
 
 def said(message: str, **more: Any) -> dict[str, Any]:
@@ -187,6 +191,7 @@ def test_one_that_does_not_end_is_not_waited_for_for_ever(server: Server, monkey
         (403, "Resource not accessible by integration", GitHubNotAuthorized),
         (403, "GitHub Actions is not permitted to create or approve pull requests.", GitHubNotAuthorized),
         (403, "Repository was archived so is read-only.", RepositoryReadOnly),
+        (307, "Temporary Redirect", CommitConflict),
         (404, "Not Found", GitHubNotFound),
         (451, "Repository access blocked", GitHubNotFound),
         (409, "is at 1234 but expected 5678", CommitConflict),
@@ -261,6 +266,27 @@ def test_a_reply_that_is_not_githubs_is_told(server: Server) -> None:
     server.answer((301, {"Location": "https://evil.example/x"}, said("Moved Permanently")))
     with pytest.raises(GitHubRefused, match="redirected"):
         read(server)
+
+
+def test_a_page_where_json_belongs_is_told(server: Server) -> None:
+    server.answer((200, {"Content-Type": "text/html"}, Raw(b"<html>Sign in to the proxy</html>")))
+    client = connect(TOKEN, api_url=server.url)
+    with pytest.raises(GitHubRefused, match="not one of GitHub's"), asking("reading", client):
+        client.call("GET", "/user")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("github-actions[bot]", "github-actions", True),
+        ("Octocat", "octocat", True),
+        ("octocat", "octodog", False),
+        (None, None, False),
+        ("", "octocat", False),
+    ],
+)
+def test_same_account(one: str | None, other: str | None, same: bool) -> None:
+    assert same_account(one, other) is same
 
 
 def test_a_server_that_is_away(server: Server) -> None:

@@ -1,0 +1,296 @@
+"""A folder of a GitHub repository as publishing's host: one branch, one pull request, the files beside. Stage 5.
+
+In: what ``bot.publish.loop`` decided. Out: GitHub's calls for it. The order lets a run end anywhere: files are
+stored first, under their hashes; then a commit points to them; then the branch moves; then the pull request opens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from bot import plan
+from bot.errors import GitHubNotFound, GitHubUnreachable, PublishFailed
+from bot.export_process import OnProgress, Progress
+from bot.githubapi import Client, asking
+from bot.hubapi import TreeFile
+from bot.publish import message
+from bot.publish.github import lfs, names, read
+from bot.publish.github.commit import Committer
+from bot.publish.github.lfs import Large
+from bot.publish.github.read import Reader, Repository
+from bot.publish.github.release import Attachment, Shelf
+from bot.publish.offer import Change, Offer, Put, make_offer
+from bot.publish.places import FOLDER, InTheClone, OnARelease, Place
+from bot.publish.state import CARD, Branch, Pull, State
+from exporter.errors import InvalidModelDirectory
+from exporter.report import Report
+
+Storing = Literal["lfs", "release"]
+NEEDS = "pull-requests: write"
+
+
+class GitHubHost:
+    """One model's folder in a repository on GitHub."""
+
+    name = "GitHub"
+    unanswered = GitHubUnreachable
+
+    def __init__(
+        self,
+        client: Client,
+        repo_id: str,
+        *,
+        folder: str,
+        base: str | None = None,
+        storage: Storing = "lfs",
+        progress: OnProgress = lambda _: None,
+    ) -> None:
+        self.repo_id = repo_id
+        self._client, self._base, self._storage, self._progress = client, base, storage, progress
+        self._folder = names.check_folder(folder)
+        self._reader = Reader(client, self._folder)
+        self._repo: Repository | None = None
+        self._slug_name = ""
+        self._details: dict[int, dict[str, Any]] = {}
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def me(self) -> str | None:
+        return self._client.me() if self._client.token else None
+
+    def look(self, author: str | None, known: Collection[int]) -> State:
+        repo = self._resolve()
+        base = self._base or repo.default_branch
+        head = self._reader.tip(repo, base)
+        if head is None:
+            raise GitHubNotFound(
+                f"{repo.full_name} has no branch {base!r}.", remedy="Push a first commit to it, or name another branch."
+            )
+        pulls: list[Pull] = []
+        if author is not None:
+            pulls, self._details = self._reader.pulls(repo, self._branch(), author, known)
+        return State(
+            repo_id=repo.full_name,
+            head=head,
+            source=self._reader.source(repo, head),
+            pulls=pulls,
+            host=self.name,
+            base=f"branch {base}",
+            rebuilds=True,
+        )
+
+    def base(self, now: State) -> Branch:
+        return self._with_assets(self._reader.published(self._known(), now.head))
+
+    def branch(self, now: State, pull: Pull) -> Branch:
+        return self._with_assets(self._reader.published(self._known(), str(self._details[pull.num]["head"]["sha"])))
+
+    def _resolve(self) -> Repository:
+        """The repository as it is now; tells where it was renamed, refuses where it is archived."""
+        asked = self._repo.full_name if self._repo else self.repo_id
+        repo = self._reader.repository(asked)
+        if repo.full_name.lower() != asked.lower():
+            self._say(f"{asked} is called {repo.full_name} now")
+        read.refuse_archived(repo)
+        # A rename changes neither branch nor release: they are called as when this run began.
+        self._slug_name = self._slug_name or repo.name
+        self._repo = repo
+        return repo
+
+    def _known(self) -> Repository:
+        return self._repo or self._resolve()
+
+    def _branch(self) -> str:
+        return names.branch(self._folder, self._slug_name)
+
+    def _with_assets(self, branch: Branch) -> Branch:
+        """The branch with its release's files, where that is where they are to be."""
+        if self._storage != "release" or branch.manifest is None:
+            return branch
+        assets = self._shelf().assets(self._known())
+        attached = {}
+        for cell in branch.manifest.good_cells:
+            there = assets.get(names.asset(cell))
+            if there is not None:
+                path = f"{FOLDER}/{cell.file}"
+                sha256 = there.sha256 or cell.sha256
+                attached[path] = TreeFile(path=path, size_bytes=there.size_bytes, oid="", sha256=sha256)
+        linked = branch.card is not None and self._tag().encode() in branch.card
+        return replace(branch, attached=attached if linked else {})
+
+    # -- what is offered -----------------------------------------------------------------------------------------------
+
+    def make_offer(self, report: Report, out_dir: Path, command: str) -> Offer:
+        offer = make_offer(report, out_dir, place=self._place(report), command=command)
+        return replace(offer, in_tree=self._storage == "lfs", front_matter=False)
+
+    def _place(self, report: Report) -> Place:
+        if self._storage == "lfs":
+            return InTheClone(self._folder)
+        html, tag = self._known().html_url, self._tag()
+        urls = {cell.file or "": names.asset_url(html, tag, cell) for cell in report.good_cells}
+        return OnARelease(self._folder, tag, urls)
+
+    def title(self, report: Report) -> str:
+        title = message.pr_title(report)
+        return title if self._folder == "." else f"{self._folder}: {title}"[: message.MAX_TITLE]
+
+    def description(self, report: Report) -> str:
+        where = f"the folder `{self._folder}`" if self._folder != "." else "the repository"
+        files = (
+            "the files above through Git LFS, which a `.gitattributes` of their own folder says"
+            if self._storage == "lfs"
+            else f"nothing for the files above, which are attached to the release `{self._tag()}`"
+        )
+        changes = (
+            f"What changes in {where}: {files}; the manifest `{read.MANIFEST}` with every hash and figure; and a "
+            f"section of {CARD} between markers. The rest of {CARD} keeps every byte."
+        )
+        return message.pr_description(report, changes=changes, rebuilding=self._place(report).rebuilding)
+
+    def changes(self, offer: Offer, branch: Branch, card: bytes | None) -> list[Change]:
+        found = offer.changes(branch, card)
+        attributes = self._attributes(branch) if offer.in_tree else None
+        if attributes is not None:
+            found.insert(0, Put(path=names.ATTRIBUTES, content=attributes, size_bytes=len(attributes)))
+        return [replace(change, path=names.below(self._folder, change.path)) for change in found]
+
+    def _attributes(self, branch: Branch) -> bytes | None:
+        """What ``executorch/.gitattributes`` must say for git to see pointers as files; None where it does."""
+        listed = branch.files.get(names.ATTRIBUTES)
+        have = self._reader.blob(self._known(), listed.oid) if listed else b""
+        if names.ATTRIBUTES_LINE.strip() in have.splitlines():
+            return None
+        return have + (b"\n" if have and not have.endswith(b"\n") else b"") + names.ATTRIBUTES_LINE
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    def open(self, now: State, main: Branch, offer: Offer) -> int | None:
+        repo, branch = self._known(), self._branch()
+        committer = Committer(self._client, self._reader, repo)
+        tip = self._reader.tip(repo, branch)
+        if tip is None or not self._left_ready(offer, tip, main):
+            if tip is not None:
+                committer.check_ours(branch, tip, now.head)
+            changes = self.changes(offer, main, main.card)
+            self._store(offer, changes)
+            commit = committer.make(changes, base=now.head, parents=[now.head], message=self._message(offer))
+            if tip is None:
+                committer.start(branch, commit)
+            else:
+                committer.advance(branch, commit, force=True)
+        body = {
+            "title": self.title(offer.report),
+            "body": self.description(offer.report),
+            "head": branch,
+            "base": self._base or repo.default_branch,
+        }
+        with asking(f"opening a pull request on {repo.full_name}", self._client, needs=NEEDS):
+            return int(self._client.call("POST", f"{repo.path}/pulls", body=body)["number"])
+
+    def refresh(self, now: State, main: Branch, pull: Pull, branch: Branch, offer: Offer) -> None:
+        committer = Committer(self._client, self._reader, self._known())
+        start, parents = branch, [branch.commit]
+        if pull.conflicts:
+            # Merged, not rewritten: what others committed to the branch stays in its history.
+            self._refuse_others(committer, now.head, branch, pull)
+            start, parents = main, [branch.commit, now.head]
+        changes = self.changes(offer, start, main.card)
+        self._store(offer, changes)
+        commit = committer.make(changes, base=start.commit, parents=parents, message=self._message(offer))
+        committer.advance(self._branch(), commit)
+
+    def describe(self, now: State, pull: Pull, title: str, text: str) -> None:
+        self._edit(pull, {"title": title, "body": text}, "describing")
+
+    def close(self, now: State, pull: Pull, comment: str) -> None:
+        body = f"{self._details[pull.num].get('body') or ''}\n\n{comment}\n"
+        self._edit(pull, {"state": "closed", "body": body[-message.MAX_DESCRIPTION :]}, "closing")
+
+    def _edit(self, pull: Pull, body: Mapping[str, str], doing: str) -> None:
+        with asking(f"{doing} pull request {pull.num}", self._client, needs=NEEDS):
+            self._client.call("PATCH", f"{self._known().path}/pulls/{pull.num}", body=dict(body))
+
+    def _left_ready(self, offer: Offer, tip: str, main: Branch) -> bool:
+        """Whether an earlier run, which ended before it opened the pull request, left a branch that has it all."""
+        left = self._with_assets(self._reader.published(self._known(), tip))
+        return left.offers(offer.report) and not self.changes(offer, left, main.card)
+
+    def _refuse_others(self, committer: Committer, head: str, branch: Branch, pull: Pull) -> None:
+        ours = (names.below(self._folder, f"{FOLDER}/"), names.below(self._folder, CARD))
+        others = committer.others(head, branch.commit, ours)
+        if others:
+            raise PublishFailed(
+                f"Pull request {pull.num} conflicts with its base, and its branch has changes that are not ptebot's: "
+                f"{', '.join(others[:3])}.",
+                remedy=f"Merge the base into {self._branch()} by hand, or close the pull request.",
+            )
+
+    def _message(self, offer: Offer) -> str:
+        return names.commit_message(self.title(offer.report), plan.identity(offer.report))
+
+    # -- storing -------------------------------------------------------------------------------------------------------
+
+    def _store(self, offer: Offer, changes: list[Change]) -> None:
+        """Put the files where the commit will point to, before it does."""
+        repo = self._known()
+        if self._storage == "release":
+            attachments = [
+                Attachment(
+                    name=names.asset(cell), local=local, sha256=cell.sha256 or "", size_bytes=cell.size_bytes or 0
+                )
+                for local, cell in offer.files.values()
+            ]
+            self._shelf().attach(repo, attachments, self._sent(f"attaching the files to the release {self._tag()}"))
+            return
+        large = [
+            Large(path=one.path, local=one.content, sha256=one.sha256 or "", size_bytes=one.size_bytes)
+            for one in changes
+            if isinstance(one, Put) and isinstance(one.content, Path)
+        ]
+        storage = lfs.Storage(self._client, repo.clone_url)
+        storage.store(large, self._branch(), self._sent("uploading to Git LFS"))
+
+    def _sent(self, doing: str) -> lfs.SentOf:
+        def show(now: int, whole: int) -> None:
+            percent = f" ({now / whole:.0%} of {whole / 1e6:,.1f} MB)" if whole else ""
+            self._progress(Progress(stage="publish", message=f"{doing}{percent}"))
+
+        return show
+
+    def _tag(self) -> str:
+        self._known()
+        return names.tag(self._folder, self._slug_name)
+
+    def _shelf(self) -> Shelf:
+        title = self._slug_name if self._folder == "." else self._folder
+        return Shelf(self._client, self._tag(), f"ExecuTorch files of {title}")
+
+    def _say(self, words: str) -> None:
+        self._progress(Progress(stage="publish", message=words))
+
+
+def refuse_pointers(tree: Mapping[str, TreeFile], base: Mapping[str, TreeFile]) -> None:
+    """Refuse a checkout that has Git LFS pointers where the model's files belong.
+
+    Raises:
+        InvalidModelDirectory: names the files.
+    """
+    bare = [
+        name
+        for name, file in tree.items()
+        if (there := base.get(name)) is not None and there.sha256 is not None and there.oid == file.oid
+    ]
+    if bare:
+        raise InvalidModelDirectory(
+            f"The checkout has Git LFS pointers, not the files: {', '.join(sorted(bare)[:5])}.",
+            remedy="Give `lfs: true` to actions/checkout, or run `git lfs pull`.",
+        )
+
+
+REPOSITORY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
+"""``owner/name`` as GitHub gives them."""
