@@ -197,8 +197,7 @@ class Moved(ApiError):
     """The repository has another name now: 301 for reading, 307 for the rest, with its lasting address."""
 
     def __init__(self, location: str, *, get: bool) -> None:
-        status, message = (301, "Moved Permanently") if get else (307, "Temporary Redirect")
-        super().__init__(status, message, headers={"Location": location})
+        super().__init__(301 if get else 307, "Moved Permanently", headers={"Location": location})
         self.location = location
 
     def document(self) -> dict[str, Any]:

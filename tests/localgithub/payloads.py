@@ -296,9 +296,10 @@ def pull_counts(state: State, repo: Repo, one: Issue, pull_: Pull) -> dict[str, 
     files = gits.difference(git, base, pull_.head_sha)
     mergeable: bool | None = None
     word = "unknown"
-    if one.state == "open":
+    if one.state == "open" and pull_.looks >= repo.mergeable_after:
         mergeable = gits.merged_tree(git, pull_.base_sha, pull_.head_sha) is not None
         word = "draft" if pull_.draft else "clean" if mergeable else "dirty"
+    pull_.looks += 1
     return {
         "merged": pull_.merged_at is not None, "mergeable": mergeable, "rebaseable": mergeable, "mergeable_state": word,
         "merged_by": account(state, pull_.merged_by) if pull_.merged_by else None,
@@ -383,7 +384,7 @@ def asset(state: State, repo: Repo, parent: Release, one: Asset) -> dict[str, An
     return {
         "id": one.id, "node_id": node_id("ReleaseAsset", one.id),
         "url": f"{repo_url(state, repo)}/releases/assets/{one.id}", "browser_download_url": html, "name": one.name,
-        "label": one.label, "state": "uploaded", "content_type": one.content_type, "size": one.size,
-        "digest": f"sha256:{one.digest}", "download_count": 0, "created_at": one.created_at,
-        "updated_at": one.updated_at, "uploader": account(state, one.uploader),
+        "label": one.label, "state": one.state, "content_type": one.content_type, "size": one.size,
+        "digest": f"sha256:{one.digest}" if one.state == "uploaded" else None, "download_count": 0,
+        "created_at": one.created_at, "updated_at": one.updated_at, "uploader": account(state, one.uploader),
     }  # fmt: skip

@@ -12,13 +12,23 @@ _REASONS = {
     "force": "Cannot force-push to this branch",
     "deletion": "Cannot delete this branch",
 }
+_CLASSIC = {
+    "update": "Changes must be made through a pull request.",
+    "force": "Cannot force-push to a protected branch",
+    "deletion": "Cannot delete a protected branch",
+}
 
 
-def check_rules(repo: Repo, login: str, branch: str, what: str, status: int = 422) -> None:
+def check_rules(repo: Repo, login: str, ref: str, what: str, status: int = 422) -> None:
     """Raises:
-    ApiError: a rule of the repository forbids ``what`` (creation, update, deletion, force) to that account.
+    ApiError: a rule of the repository forbids ``what`` (creation, update, deletion, force) of a ref to that account.
     """
-    if any(rule.forbids_to(login, branch, what) for rule in repo.rules):
+    tag = ref.startswith("refs/tags/")
+    name = ref.removeprefix("refs/tags/").removeprefix("refs/heads/")
+    broken = [rule for rule in repo.rules if rule.forbids_to(login, name, what, tag=tag)]
+    if broken and all(rule.classic for rule in broken):
+        raise ApiError(status, "Reference update failed" if what == "creation" else _CLASSIC[what])
+    if broken:
         raise ApiError(status, f"Repository rule violations found\n\n{_REASONS[what]}\n\n")
 
 
@@ -42,6 +52,8 @@ def sync(state: State, repo: Repo) -> None:
             if head is None or base is None:
                 issue.state, issue.closed_at = "closed", now()
                 continue
+            if (head, base) != (pull.head_sha, pull.base_sha):
+                pull.looks = 0
             if head != pull.head_sha:
                 if source and source.id != base_repo.id:
                     gits.fetch(base_repo.directory / "git", source.directory / "git")

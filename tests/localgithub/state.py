@@ -91,6 +91,8 @@ class Pull:
     merged_at: str | None = None
     merged_by: Account | None = None
     merge_commit: str | None = None
+    looks: int = 0
+    """At ``mergeable`` since a side moved."""
 
 
 @dataclass
@@ -148,6 +150,8 @@ class Asset:
     digest: str
     uploader: Account
     path: Path
+    state: str = "uploaded"
+    """``starter``: its upload was broken off; the name is taken all the same."""
     created_at: str = field(default_factory=now)
     updated_at: str = field(default_factory=now)
 
@@ -169,14 +173,21 @@ class Release:
 
 @dataclass
 class Rule:
-    """What nobody may do to branches that match ``pattern`` (fnmatch; ``ptebot/**`` too), but for ``bypass``."""
+    """What nobody may do to branches that match ``pattern`` (fnmatch; ``ptebot/**`` too), but for ``bypass``.
+
+    ``tags``: a rule for tags. ``classic``: branch protection of the older kind, which says less when it refuses.
+    """
 
     pattern: str
     forbids: frozenset[str] = frozenset({"creation", "update", "deletion", "force"})
     bypass: frozenset[str] = frozenset()
+    tags: bool = False
+    classic: bool = False
 
-    def forbids_to(self, login: str, branch: str, what: str) -> bool:
-        return what in self.forbids and login not in self.bypass and fnmatch.fnmatchcase(branch, self.pattern)
+    def forbids_to(self, login: str, name: str, what: str, *, tag: bool = False) -> bool:
+        """Whether an account may not do ``what`` (creation, update, deletion, force) to a branch or a tag."""
+        meant = what in self.forbids and tag == self.tags and login not in self.bypass
+        return meant and fnmatch.fnmatchcase(name, self.pattern)
 
 
 @dataclass
@@ -185,7 +196,7 @@ class LfsSettings:
 
     max_file: int = 2 * 1024**3
     quota: int | None = None
-    quota_status: int = 507
+    quota_status: int = 403
     enabled: bool = True
 
 
@@ -212,6 +223,8 @@ class Repo:
     actions_may_open_pulls: bool = True
     """The repository's setting 'Allow GitHub Actions to create and approve pull requests'."""
     delete_branch_on_merge: bool = False
+    mergeable_after: int = 0
+    """How often a pull request that moved is looked at before GitHub has worked out whether it can be merged."""
     created_at: str = field(default_factory=now)
 
     @property

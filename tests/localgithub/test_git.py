@@ -129,6 +129,13 @@ def test_a_protected_branch(local: LocalRepo, repo: Repository) -> None:
     assert not repo.get_branch("main").protected
 
 
+def test_older_branch_protection_says_less(local: LocalRepo, repo: Repository) -> None:
+    local.protect("ptebot/**", classic=True)
+    with pytest.raises(GithubException, match="Reference update failed") as caught:
+        repo.create_git_ref("refs/heads/ptebot/x", local.head() or "")
+    assert caught.value.status == 422
+
+
 def test_files_by_path(local: LocalRepo, repo: Repository) -> None:
     found = repo.get_contents("README.md")
     assert not isinstance(found, list)

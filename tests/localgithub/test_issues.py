@@ -91,6 +91,9 @@ def test_a_locked_thread(github: RunningGitHub, local: LocalRepo) -> None:
         issue.create_comment("but")
     with pytest.raises(GithubException, match="locked"):
         issue.create_reaction("-1")
+    job = client(github, github.installation_token(local)).get_repo(local.full_name).get_issue(number)
+    with pytest.raises(GithubException, match="issue is locked"):
+        job.create_comment("nor may an App")
     local.set_role("eve", "write")
     issue.create_comment("now I may")
     issue.unlock()

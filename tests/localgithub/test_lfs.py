@@ -121,7 +121,7 @@ def test_the_plans_limits(github: RunningGitHub, local: LocalRepo) -> None:
     local.repo.lfs.max_file = len(DATA)
     local.repo.lfs.quota = len(DATA) - 1
     refused = batch(github, local.full_name, token)
-    assert (refused.status_code, "LFS budget" in refused.json()["message"]) == (507, True)
+    assert (refused.status_code, "LFS budget" in refused.json()["message"]) == (403, True)
     local.repo.lfs.quota = len(DATA)
     assert "actions" in batch(github, local.full_name, token).json()["objects"][0]
     local.repo.lfs.enabled = False

@@ -80,6 +80,14 @@ def test_one_that_cannot_be(repo: Repository, arguments: dict[str, str], words: 
     repo.create_pull(base="main", head="ptebot/x", title="x" * 256, body="x" * 65_536)
 
 
+def test_whether_it_can_be_merged_is_known_later(local: LocalRepo, repo: Repository) -> None:
+    local.repo.mergeable_after = 2
+    number = opened(repo)
+    assert [repo.get_pull(number).mergeable for _ in range(3)] == [None, True, True]
+    local.commit({"b": b""})
+    assert [repo.get_pull(number).mergeable for _ in range(3)] == [None, None, True]
+
+
 def test_a_conflict(local: LocalRepo, repo: Repository) -> None:
     number = opened(repo)
     local.commit({"a.txt": b"other\n"})

@@ -66,6 +66,26 @@ def test_files_and_tags_are_there_once(repo: Repository) -> None:
     assert list(repo.get_releases()) == []
 
 
+def test_an_upload_that_was_broken_off_keeps_its_name(local: LocalRepo, repo: Repository) -> None:
+    made = repo.create_git_release("v1", "v1", "")
+    local.break_off_upload("v1", "a.pte")
+    (left,) = made.get_assets()
+    assert (left.state, left.size, left.digest) == ("starter", 0, None)
+    with pytest.raises(GithubException):
+        made.upload_asset_from_memory(io.BytesIO(b"abc"), 3, "a.pte")
+    left.delete_asset()
+    made.upload_asset_from_memory(io.BytesIO(b"abc"), 3, "a.pte")
+
+
+def test_a_protected_tag(local: LocalRepo, repo: Repository) -> None:
+    local.protect("ptebot-*", "creation", tags=True)
+    with pytest.raises(GithubException) as caught:
+        repo.create_git_release("ptebot-1", "Files", "")
+    assert "pre_receive Repository rule violations found" in caught.value.data["errors"][0]["message"]
+    assert list(repo.get_releases()) == []
+    repo.create_git_release("ptebot-1", "Files", "", draft=True)
+
+
 def test_who_may_not(github: RunningGitHub, local: LocalRepo) -> None:
     reader = client(github, github.fork_token(local)).get_repo(local.full_name)
     with pytest.raises(GithubException, match="not accessible by integration"):

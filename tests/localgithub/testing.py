@@ -27,7 +27,7 @@ from tests.localgithub import git as gits
 from tests.localgithub import lfs, refs
 from tests.localgithub.app import create_app
 from tests.localgithub.git import Who
-from tests.localgithub.state import ACTIONS_BOT, Comment, Issue, Repo, Role, Rule, State, Token, TokenKind, now
+from tests.localgithub.state import ACTIONS_BOT, Asset, Comment, Issue, Repo, Role, Rule, State, Token, TokenKind, now
 from tests.localgithub.tap import Exchange, Fault, Tap
 
 READ_ONLY = dict.fromkeys(("contents", "metadata", "issues", "pull_requests", "checks", "statuses"), "read")
@@ -148,11 +148,24 @@ class LocalRepo:
     def pulls(self, state: str = "all") -> list[Issue]:
         return [one for one in self.repo.issues.values() if one.pull and state in ("all", one.state)]
 
-    def protect(self, pattern: str, *forbids: str, bypass: frozenset[str] = frozenset()) -> Rule:
-        """A rule for branches: forbid ``creation``, ``update``, ``deletion``, ``force`` (default: all four)."""
-        rule = Rule(pattern, frozenset(forbids) or Rule(pattern).forbids, bypass)
+    def protect(
+        self, pattern: str, *forbids: str, bypass: frozenset[str] = frozenset(), tags: bool = False,
+        classic: bool = False,
+    ) -> Rule:  # fmt: skip
+        """A rule for branches or ``tags``: forbid ``creation``, ``update``, ``deletion``, ``force`` (default: all)."""
+        rule = Rule(pattern, frozenset(forbids) or Rule(pattern).forbids, bypass, tags, classic)
         self.repo.rules.append(rule)
         return rule
+
+    def break_off_upload(self, tag: str, name: str) -> None:
+        """What an upload leaves that was broken off: a file of that name, in the state ``starter``."""
+        release = next(one for one in self.repo.releases.values() if one.tag == tag)
+        number = next(self.github.state.ids)
+        path = self.repo.directory / "assets" / str(number)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        owner = self.repo.owner
+        release.assets.append(Asset(number, name, None, "application/octet-stream", 0, "", owner, path, "starter"))
 
     def rename(self, name: str, owner: str | None = None) -> None:
         """Give the repository another name (or owner); the old one redirects."""

@@ -102,7 +102,7 @@ def _commit(call: Call, data: dict[str, Any], content: bytes | None) -> Response
         raise ApiError(422, 'Invalid request.\n\n"sha" wasn\'t supplied.')
     if old is not None and data.get("sha") != str(old.id):
         raise ApiError(409, f"{path} does not match {data.get('sha')}")
-    refs.check_rules(call.repo, call.account.login, branch, "update" if tip else "creation", 409)
+    refs.check_rules(call.repo, call.account.login, f"refs/heads/{branch}", "update" if tip else "creation", 409)
     author = who(call, data.get("author") or data.get("committer"))
     sha = gits.commit_files(git, {path: content}, [tip] if tip else [], author, message)
     refs.move(call.github, call.repo, branch, sha)

@@ -104,8 +104,7 @@ def create_ref(call: Call) -> Response:
         raise ApiError(422, "Reference already exists")
     if any(one.startswith(f"{name}/") or name.startswith(f"{one}/") for one in git.references):
         raise ApiError(422, "Reference update failed")
-    if name.startswith("refs/heads/"):
-        refs.check_rules(call.repo, call.account.login, name.removeprefix("refs/heads/"), "creation")
+    refs.check_rules(call.repo, call.account.login, name, "creation")
     gits.set_ref(git, name, sha)
     refs.sync(call.github, call.repo)
     document = _ref(call, git, name)
@@ -124,9 +123,8 @@ def update_ref(call: Call) -> Response:
     forward = gits.is_fast_forward(git, old, str(target.id))
     if not forward and data.get("force") is not True:
         raise ApiError(422, "Update is not a fast forward")
-    if name.startswith("refs/heads/") and old != str(target.id):
-        branch = name.removeprefix("refs/heads/")
-        refs.check_rules(call.repo, call.account.login, branch, "update" if forward else "force")
+    if old != str(target.id):
+        refs.check_rules(call.repo, call.account.login, name, "update" if forward else "force")
     gits.set_ref(git, name, str(target.id))
     refs.sync(call.github, call.repo)
     return reply(_ref(call, git, name))
@@ -139,8 +137,7 @@ def delete_ref(call: Call) -> Response:
         raise ApiError(422, "Reference does not exist")
     if name == f"refs/heads/{call.repo.default_branch}":
         raise ApiError(422, "Cannot delete the default branch")
-    if name.startswith("refs/heads/"):
-        refs.check_rules(call.repo, call.account.login, name.removeprefix("refs/heads/"), "deletion")
+    refs.check_rules(call.repo, call.account.login, name, "deletion")
     gits.set_ref(git, name, None)
     refs.sync(call.github, call.repo)
     return no_content()

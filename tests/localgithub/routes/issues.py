@@ -54,6 +54,12 @@ def may_edit(call: Call, author_id: int) -> None:
         raise ApiError(403, "Must have admin rights to Repository.")
 
 
+def may_speak_when_locked(call: Call) -> bool:
+    """People who may write the repository; Apps may not, whatever their permissions (a job's token is an App's)."""
+    installation = call.token is not None and call.token.kind == "installation"
+    return not installation and call.role in ("write", "maintain", "admin")
+
+
 def since(call: Call) -> str:
     """The query's ``since`` in the form in which times are kept.
 
@@ -156,7 +162,7 @@ def _comments(call: Call, number: int | None) -> Response:
 @router.on("POST", _REPO + "/{number}/comments", EITHER, role="read")
 def create_comment(call: Call) -> Response:
     parent = issue(call)
-    if parent.locked and call.role not in ("write", "maintain", "admin"):
+    if parent.locked and not may_speak_when_locked(call):
         raise ApiError(403, "Unable to create comment because issue is locked.")
     body = text(call.json(), "body", "IssueComment", required=True) or ""
     one = Comment(next(call.github.ids), call.account, body, issue=parent.number)

@@ -186,7 +186,7 @@ def merge(call: Call) -> Response:
     tree = gits.merged_tree(git, found.base_sha, found.head_sha)
     if tree is None:
         raise ApiError(405, "Pull Request is not mergeable")
-    refs.check_rules(repo, call.account.login, found.base, "update", 405)
+    refs.check_rules(repo, call.account.login, f"refs/heads/{found.base}", "update", 405)
     squash = data.get("merge_method", "merge") != "merge"
     parents = [found.base_sha] if squash else [found.base_sha, found.head_sha]
     title = data.get("commit_title") or (

@@ -35,7 +35,7 @@ def _subject(call: Call) -> tuple[str, int]:
         if other is None or other.commit is None:
             raise not_found()
         subject = ("commit comment", other.id)
-    if call.request.method == "POST" and locked and call.role not in ("write", "maintain", "admin"):
+    if call.request.method == "POST" and locked and not issues.may_speak_when_locked(call):
         raise ApiError(403, "Unable to react because the conversation is locked.")
     return subject
 

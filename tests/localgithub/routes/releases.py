@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from tests.localgithub import git as gits
-from tests.localgithub import payloads
+from tests.localgithub import payloads, refs
 from tests.localgithub.call import Call, Router, no_content, page, reply, text
 from tests.localgithub.errors import ApiError, invalid, not_found, too_long
 from tests.localgithub.state import Asset, Release, now
@@ -77,6 +77,15 @@ def _change(call: Call, one: Release, data: dict[str, Any]) -> None:
         commit = gits.find(git, target)
         if commit is None:
             raise invalid("Release", "target_commitish")
+        try:
+            refs.check_rules(call.repo, call.account.login, full, "creation")
+        except ApiError as error:
+            message = f"pre_receive {error.message}"
+            kinds = {"resource": "Release", "code": "custom"}
+            tag_error = {**kinds, "message": "Published releases must have a valid tag"}
+            raise ApiError(
+                422, "Validation Failed", [{**kinds, "field": "pre_receive", "message": message}, tag_error]
+            ) from None
         try:
             gits.set_ref(git, full, str(commit.id))
         except ValueError:
