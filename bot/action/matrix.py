@@ -5,11 +5,14 @@ In: a report, and speeds where they were measured. Out: Markdown in which every 
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bot.action import remedies
 from bot.publish import markdown, words
+from bot.publish.markdown import code, text
 from exporter.report import Cell, Comparison, Figure, Report, Status
 
 MOST_ROWS = 60
@@ -18,6 +21,8 @@ SIGNS = {"<=": "≤", ">=": "≥"}
 MARKS = {Status.FAILED: "❌", Status.SKIPPED: "➖"}
 VERDICTS = {"faithful": "small", "degraded": "⚠️ noticeable", "damaged": "🛑 damaged"}
 """exporter/bounds.py's verdicts in a word; any other is shown as it is."""
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +37,24 @@ Speeds = Mapping[tuple[str, str], Speed]
 """By backend and precision."""
 
 
-def text(value: object, limit: int = 400) -> str:
-    """As ``markdown.text``; GitHub looks for mentions and references after it has resolved entities, so what
-    follows their sign is kept off it by a character that is not seen."""
-    return _apart(markdown.text(value, limit))
+def prose(value: object, limit: int = 400) -> str:
+    """As ``text``, but what stands between backticks is code where it is a plain name."""
+    parts = re.split(r"`([^`]{1,80})`", markdown.one_line(value, limit))
+    shown = "".join(_between(part) if number % 2 == 0 else code(part) for number, part in enumerate(parts))
+    # Two pieces of code that touch would be read as one fence.
+    return shown.replace("``", "`&#8203;`")
 
 
-def code(value: object, limit: int = 200) -> str:
-    """As ``markdown.code``; see ``text``."""
-    return _apart(markdown.code(value, limit))
-
-
-def _apart(inert: str) -> str:
-    return inert.replace("&#64;", "&#64;&#8203;").replace("&#35;", "&#35;&#8203;")
+def _between(part: str) -> str:
+    """Text beside code; its outer spaces count."""
+    before, after = " " * part.startswith(" "), " " * (part.endswith(" ") and part.strip() != "")
+    return f"{before}{text(part, len(part) + 1)}{after}"
 
 
 def table(report: Report, speeds: Speeds | None = None) -> str:
     """Every cell with its figures, good or not."""
-    header = ["", "backend", "precision", "size", "delegation", "parity", "cost of quantization", "time"]
-    header += ["prefill", "decode"] if speeds else []
+    header = ["backend", "status", "size, delegation", "parity", "quantization costs", "time"]
+    header += ["prefill<br>tokens/s", "decode<br>tokens/s"] if speeds else []
     rows = [_row(cell, speeds) for cell in report.cells[:MOST_ROWS]]
     more = len(report.cells) - MOST_ROWS
     return markdown.table(header, rows) + (f"\n\n{more} more in `report.json`." if more > 0 else "")
@@ -68,7 +72,7 @@ def problems(report: Report) -> str:
 def cautions(report: Report) -> str:
     """Files that run as they should and have lost much of the model; '' where there are none."""
     lost = [cell for cell in report.good_cells if cell.quality is not None and cell.quality.verdict != "faithful"]
-    lines = [f"- {code(words.name(cell))}: {text(cell.quality.words)}" for cell in lost if cell.quality is not None]
+    lines = [f"- {code(words.name(cell))}: {prose(cell.quality.words)}" for cell in lost if cell.quality is not None]
     if any(words.damaged(cell) for cell in lost):
         lines.append(f"\n{remedies.DAMAGED}")
     return "\n".join(lines)
@@ -77,7 +81,7 @@ def cautions(report: Report) -> str:
 def notes(report: Report) -> str:
     """What else a person should know of the files; '' where there is nothing."""
     lines = [
-        f"- {code(words.name(cell))}: {'; '.join(text(note) for note in cell.notes[:10])}"
+        f"- {code(words.name(cell))}: {'; '.join(prose(note) for note in cell.notes[:10])}"
         for cell in report.cells[:MOST_ROWS]
         if cell.notes
     ]
@@ -96,17 +100,25 @@ def _row(cell: Cell, speeds: Speeds | None) -> list[str]:
     speed = (speeds or {}).get((cell.backend, cell.precision))
     row = [
         f"{MARKS.get(cell.status, '✅')} {cell.status.value}",
-        f"**{text(cell.backend, 60)}**",
-        code(cell.precision, 40),
-        words.size(cell.size_bytes) or "–",
-        words.delegation(cell).replace(", ", "<br>") or "–",
+        _file(cell),
         _parity(cell),
         _quality(cell),
         duration(sum(cell.seconds.values())) if cell.seconds else "–",
     ]
     if speeds:
-        row += [f"{speed.prefill:,.1f} tok/s", f"{speed.decode:,.1f} tok/s"] if speed else ["–", "–"]
-    return row
+        row += [f"{speed.prefill:,.1f}", f"{speed.decode:,.1f}"] if speed else ["–", "–"]
+    name = f"**{text(cell.backend, 60)}**&nbsp;{code(cell.precision, 40)}"
+    return [name, *(_unbroken(one) for one in row)]
+
+
+def _file(cell: Cell) -> str:
+    delegation = words.delegation(cell).replace(", ", "<br>")
+    return f"{words.size(cell.size_bytes) or '–'}{f'<br><sub>{delegation}</sub>' if delegation else ''}"
+
+
+def _unbroken(shown: str) -> str:
+    """A cell whose lines end where it says, not where a narrow column would have them end."""
+    return shown.replace(" ", "&nbsp;") if len(shown) < 240 else shown
 
 
 def _parity(cell: Cell) -> str:
@@ -116,13 +128,10 @@ def _parity(cell: Cell) -> str:
     comparison, figure = _telling(cell)
     if comparison is None or figure is None:
         return "passed" if cell.parity.passed else "failed"
-    bound = (
-        "" if figure.bound is None else f" {SIGNS.get(figure.relation, text(figure.relation))} {_short(figure.bound)}"
-    )
-    if not figure.passed and figure.bound is not None:
-        bound = f", bound{bound}"
+    sign = SIGNS.get(figure.relation) or text(figure.relation, 10)
+    bound = "" if figure.bound is None else f"{'' if figure.passed else ', bound'} {sign} {_short(figure.bound)}"
     name = text(figure.name.replace("_", " "), 60)
-    return f"**{_short(figure.value)}**{bound}<br><sub>{name}, to {text(comparison.against, 40)}</sub>"
+    return f"**{_short(figure.value)}**{bound}<br><sub>{name}<br>to {text(comparison.against, 40)}</sub>"
 
 
 def _telling(cell: Cell) -> tuple[Comparison | None, Figure | None]:
@@ -139,18 +148,24 @@ def _quality(cell: Cell) -> str:
     cost = cell.quality
     verdict = VERDICTS.get(cost.verdict) or text(cost.verdict, 40)
     return (
-        f"{verdict}<br><sub>perplexity {cost.perplexity_full:.2f} → {cost.perplexity:.2f}, "
+        f"{verdict}<br><sub>perplexity {cost.perplexity_full:.2f} → {cost.perplexity:.2f}<br>"
         f"same top token {cost.top1_agreement:.1%}</sub>"
     )
 
 
 def _short(value: float) -> str:
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+    """Two digits; what is far from 1 as a power of ten, which no line break can cut."""
+    if not math.isfinite(value):
+        return text(value)
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2g}" if abs(value) < 10 else f"{value:,.0f}"
+    return f"{mantissa.removesuffix('.0')}×10{str(int(exponent)).translate(_RAISED)}"
 
 
 def _problem(cell: Cell) -> str:
     stage = f" at *{text(cell.failed_stage, 60)}*" if cell.failed_stage else ""
-    reason = f": {text(cell.reason)}" if cell.reason else ""
+    reason = f": {prose(cell.reason)}" if cell.reason else ""
     differs = cell.parity.first_difference if cell.parity is not None else None
     where = f" First difference: {text(differs)}." if differs and differs not in (cell.reason or "") else ""
     advice = remedies.of_cell(cell)

@@ -8,14 +8,15 @@ GitHub drops a summary that is too large whole, so parts go first, and what was 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.action import charts, matrix
-from bot.action.matrix import Speeds, code, duration, text
+from bot.action.matrix import Speeds, duration, prose
 from bot.action.status import Ended
 from bot.publish import markdown, words
 from bot.publish.loop import Preview, Published
+from bot.publish.markdown import code, text
 from exporter.errors import PtebotError
 from exporter.report import Report
 
@@ -23,6 +24,8 @@ LIMIT = 1 << 20
 """Bytes of a step's summary, as GitHub counts; more is an error and is dropped."""
 MARGIN = 4096
 """Left for what other tools of the same step may write."""
+BRIEF = 3
+"""The highest rank of a reply: no plots, previews and versions."""
 MAX_PREVIEW = 200_000
 """Characters of a description or of a diff that are shown."""
 OPERATIONS = {
@@ -83,9 +86,14 @@ def write(env: Mapping[str, str], story: Story) -> None:
         stream.write(render(story, limit=max(LIMIT - MARGIN - there, 0)))
 
 
-def render(story: Story, *, limit: int = LIMIT - MARGIN) -> str:
-    """The summary in at most ``limit`` bytes of UTF-8."""
-    parts = [part for part in _parts(story) if part.body]
+def brief(story: Story, *, limit: int) -> str:
+    """The same for a reply or a check: verdict, matrix, and what was not made."""
+    return render(replace(story, output="", notices=()), limit=limit, most=BRIEF)
+
+
+def render(story: Story, *, limit: int = LIMIT - MARGIN, most: int | None = None) -> str:
+    """The summary in at most ``limit`` bytes of UTF-8, with nothing of a higher rank than ``most``."""
+    parts = [part for part in _parts(story) if part.body and (most is None or part.rank <= most)]
     left_out: list[str] = []
     while True:
         told = f"\n\n*Left out, because GitHub shows 1 MiB: {', '.join(left_out)}.*" if left_out else ""
@@ -109,7 +117,7 @@ def _parts(story: Story) -> Iterable[Part]:
     yield Part(f"## {title(story)}")
     yield Part(_facts(story))
     yield Part(_fork(story))
-    yield from (Part(_alert("NOTE", text(notice))) for notice in story.notices[:20])
+    yield from (Part(_alert("NOTE", prose(notice))) for notice in story.notices[:20])
     yield Part(_failure(story))
     if (report := story.report) is not None:
         yield Part(matrix.table(report, story.speeds), 1, "the matrix")
@@ -157,7 +165,7 @@ def _facts(story: Story) -> str:
     if report is not None:
         if report.model.revision:
             small.append(f"revision {code(report.model.revision[:12])}")
-        small.append(f"{report.model.parameters / 1e6:,.1f} M parameters")
+        small.append(f"{_count(report.model.parameters)} parameters")
         small.append(f"context {report.max_seq_len:,} tokens")
         if "total" in report.seconds:
             small.append(duration(report.seconds["total"]))
@@ -165,21 +173,25 @@ def _facts(story: Story) -> str:
     return "\n\n".join(line for line in lines if line)
 
 
+def _count(number: int) -> str:
+    return f"{number / 1e6:,.1f} M" if number >= 1e5 else f"{number:,}"
+
+
 def _outcome(story: Story) -> str:
     if story.ended.status == "ignored":
-        return text(story.ignored) if story.ignored else ""
+        return prose(story.ignored) if story.ignored else ""
     published = story.published
     if published is None:
         return ""
-    reason = f" ({text(published.reason)})" if published.reason else ""
+    reason = f" ({prose(published.reason)})" if published.reason else ""
     label = f"pull request {published.pr_num}" if published.pr_num is not None else "the pull request"
-    link = markdown.address(label, published.pr_url) if published.pr_url else ""
+    link = markdown.address(label, published.pr_url).replace("`", "") if published.pr_url else ""
     if published.preview is not None or story.dry_run:
         would = {"created": "would be opened", "updated": "would be refreshed"}.get(published.operation)
         if would:
             return f"**Dry run:** {link or 'a pull request'} {would}; nothing was published.{reason}"
     said = OPERATIONS.get(published.operation, text(published.operation))
-    return f"**{said}{': ' if link else ''}**{link}{reason}"
+    return f"**{said}:** {link}{reason}" if link else f"**{said}**{reason}"
 
 
 def _fork(story: Story) -> str:
@@ -200,9 +212,9 @@ def _failure(story: Story) -> str:
         what, advice, number = error.what, error.advice, error.exit_code
     else:
         what, advice, number = f"{type(error).__name__}: {error}", PtebotError.remedy, PtebotError.exit_code
-    lines = [text(line, 2000) for line in what.splitlines()[:40] if line.strip()]
-    parts = ["<br>".join(lines), f"**What to do:** {text(advice, 1000)}" if advice else "", f"Exit code {number}."]
-    return _alert("CAUTION", *[part for part in parts if part])
+    lines = [prose(line, 2000) for line in what.splitlines()[:40] if line.strip()]
+    parts = ["<br>".join(lines), f"**What to do:** {prose(advice, 1000)}" if advice else ""]
+    return _alert("CAUTION", *[part for part in parts if part], f"<sub>Exit code {number}.</sub>")
 
 
 def _next(story: Story) -> str:
@@ -225,9 +237,8 @@ def _next(story: Story) -> str:
 
 
 def _preview(preview: Preview, refreshes: bool) -> Iterable[Part]:
-    yield Part(
-        f"### The pull request that would be {'refreshed' if refreshes else 'opened'}\n\n**{text(preview.title)}**"
-    )
+    heading = f"### The pull request that would be {'refreshed' if refreshes else 'opened'}"
+    yield Part(f"{heading}\n\n**Title:** {text(preview.title)}")
     files = [[code(path), "deleted" if size is None else words.size(size)] for path, size in preview.files[:500]]
     yield _details(f"Files ({len(preview.files)})", markdown.table(["path", "size"], files) if files else "", 6)
     yield _details("Description", _block(preview.description, "markdown"), 7)

@@ -1,0 +1,90 @@
+"""The real Mermaid in a real browser: diagrams in, what was drawn or what was wrong out."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from tests.localgithub import debian
+
+VERSION = "11.17.2"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptebot" / "tests"
+PAGE = """<!doctype html><meta charset="utf-8"><body><pre id="out"></pre>
+<script src="mermaid.js"></script>
+<script>
+(async () => {
+  mermaid.initialize({startOnLoad: false, securityLevel: "strict"});
+  const found = [];
+  for (const source of %s) {
+    try {
+      await mermaid.parse(source);
+      const {svg} = await mermaid.render("diagram" + found.length, source);
+      const root = new DOMParser().parseFromString(svg, "text/html").body;
+      found.push({
+        texts: [...root.querySelectorAll("text")].map((one) => one.textContent),
+        bars: [...root.querySelectorAll("g[class^=bar-plot] rect")].map((one) => Number(one.getAttribute("width"))),
+        width: Number(root.querySelector("svg").getAttribute("viewBox").split(" ")[2]),
+      });
+    } catch (error) {
+      found.push({error: String(error)});
+    }
+  }
+  document.getElementById("out").textContent = "<<<" + JSON.stringify(found) + ">>>";
+})();
+</script>
+"""
+
+
+def library() -> Path:
+    """mermaid.min.js of the package on npm, fetched once."""
+    kept = CACHE / f"mermaid-{VERSION}.min.js"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            debian.command("npm", "npm", "nodejs")
+            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+                packed = subprocess.run(
+                    ["npm", "pack", "--silent", f"mermaid@{VERSION}"],
+                    cwd=scratch,
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    timeout=300,
+                )
+                with tarfile.open(Path(scratch, packed.stdout.split()[-1])) as archive:
+                    member = archive.extractfile("package/dist/mermaid.min.js")
+                    assert member is not None
+                    whole = Path(scratch, "mermaid.min.js")
+                    whole.write_bytes(member.read())
+                whole.replace(kept)
+    return kept
+
+
+def drawn(sources: list[str], directory: Path) -> list[dict[str, Any]]:
+    """For each diagram its ``texts``, widths of its ``bars`` and its ``width``, or the ``error``."""
+    debian.command("chromium", "chromium")
+    shutil.copyfile(library(), directory / "mermaid.js")
+    page = directory / "page.html"
+    page.write_text(PAGE % json.dumps(sources).replace("</", "<\\/"), encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={directory / 'profile'}"]
+    command += ["--virtual-time-budget=20000", "--dump-dom", page.as_uri()]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    found = re.search(r"&lt;&lt;&lt;(.*)&gt;&gt;&gt;", ran.stdout, re.DOTALL)
+    assert found, ran.stdout[-2000:]
+    result: list[dict[str, Any]] = json.loads(html.unescape(found[1]))
+    return result
+
+
+def diagrams(markdown: str) -> list[str]:
+    """The sources of every Mermaid block of a text."""
+    return re.findall(r"^```mermaid\n(.*?)^```$", markdown, re.DOTALL | re.MULTILINE)
