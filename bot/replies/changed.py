@@ -1,4 +1,4 @@
-"""Which paths an event touched, asked of GitHub where the event does not tell: a runner's event file never does. Stage 2.
+"""Which paths an event touched, asked of GitHub where the event does not tell, as in a runner's file. Stage 2.
 
 Only to leave out work that nobody needs: where it cannot be told, the answer is that it is not known, and everything
 counts as touched.

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from bot.errors import CommitConflict, GitHubNotAuthorized, GitHubNotFound, GitHubRefused, GitHubUnreachable
 from bot.githubapi import Client, asking, found_or
-from bot.publish.markdown import one_line
+from bot.publish.markdown import one_line, text
 from bot.replies.comment import fit
 from bot.replies.shapes import id_of, rows, web_address
 
@@ -82,7 +82,7 @@ class Check:
     def _check_run(self, title: str, summary: str, conclusion: Conclusion | None, url: str | None) -> None:
         body: dict[str, Any] = {
             "status": "completed" if conclusion else "in_progress",
-            "output": {"title": title or "ptebot", "summary": fit(summary, LIMIT)},
+            "output": {"title": title or self.name, "summary": fit(summary or text(title) or self.name, LIMIT)},
         }
         if conclusion:
             body["conclusion"] = conclusion

@@ -40,4 +40,8 @@ def _may(answer: Any, login: str) -> bool:
     named = answer["user"].get("login")
     if not isinstance(named, str) or not same_account(named, login):
         return False
-    return answer.get("permission") in PERMISSIONS or answer.get("role_name") in ROLES
+    return _is(answer.get("permission"), PERMISSIONS) or _is(answer.get("role_name"), ROLES)
+
+
+def _is(value: Any, among: frozenset[str]) -> bool:
+    return isinstance(value, str) and value in among
