@@ -20,6 +20,8 @@ WIDTH, BAR_HEIGHT, FRAME_HEIGHT = 720, 34, 84
 """Pixels; a summary's column on GitHub is about 740 wide."""
 COLOUR = "#8b5cf6"
 """Seen on white and on black."""
+LEAST_LABELLED = 0.1
+"""Of the longest bar: the number at a shorter one would lie over its name, so then no bar has one."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9 ._+-]")
 
 
@@ -72,7 +74,7 @@ def _chart(title: str, bars: Sequence[tuple[Cell, float]]) -> str:
             f"    width: {WIDTH}",
             f"    height: {height}",
             "    titleFontSize: 14",
-            "    showDataLabel: true",
+            f"    showDataLabel: {str(min(value for _, value in shown) > LEAST_LABELLED * top).lower()}",
             "    xAxis:",
             "      labelFontSize: 12",
             "    yAxis:",
