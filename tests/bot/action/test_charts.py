@@ -103,6 +103,6 @@ def test_mermaid_draws_every_plot(tmp_path: Path) -> None:
     assert room["bars"][3] < room["bars"][2] < room["bars"][0]
     assert len(odd["bars"]) == len(odd_room["bars"]) == len(HOSTILE)
     assert len(many["bars"]) == charts.MOST_BARS
-    assert len(zeros["bars"]) == 2 and "0" not in zeros["texts"][2:4]
+    assert len(zeros["bars"]) == 2 and zeros["texts"].count("0") == 1, "on the axis only"
     assert "91.2" in size["texts"] and "1.96" not in room["texts"], "a number never lies over a name"
     assert all(one["width"] <= 760 for one in found)
