@@ -39,7 +39,6 @@ class Scene:
     env: Mapping[str, str] = field(repr=False)
     request: Request
     log: Log
-    show: OnProgress
     client: Client
     """GitHub's."""
     root: Path
@@ -77,7 +76,7 @@ class Done:
         return self.story.ended
 
 
-def perform(work: Work, scene: Scene) -> Done:
+def perform(work: Work, scene: Scene, show: OnProgress) -> Done:
     """Do one piece of work; every failure is told in what it gives back."""
     story = Story(
         ended=status.broken(Terminated()),
@@ -87,7 +86,7 @@ def perform(work: Work, scene: Scene) -> Done:
         forked=scene.request.origin.forked,
         notices=(scene.rehearsal,) if scene.rehearsal and not scene.request.origin.forked else (),
     )
-    one = _One(work, scene, story)
+    one = _One(work, scene, show, story)
     try:
         return one.run()
     except Exception as error:
@@ -95,8 +94,8 @@ def perform(work: Work, scene: Scene) -> Done:
 
 
 class _One:
-    def __init__(self, work: Work, scene: Scene, story: Story) -> None:
-        self._work, self._scene, self.story = work, scene, story
+    def __init__(self, work: Work, scene: Scene, show: OnProgress, story: Story) -> None:
+        self._work, self._scene, self._show, self.story = work, scene, show, story
         self.folder: Path | None = None
 
     def run(self) -> Done:
@@ -116,7 +115,7 @@ class _One:
                 dry_run=given.dry_run,
                 exported=self._keep,
             ),
-            show=scene.show,
+            show=self._show,
             log=scene.log.detail,
         )
         self.story = replace(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from bot import config, githubapi, sources
@@ -17,11 +18,16 @@ from bot.action.commands import Log
 from bot.action.files import Leaving
 from bot.action.inputs import Inputs
 from bot.action.perform import Scene, perform
-from bot.action.work import Work, plan
+from bot.action.work import plan
 from bot.cli import TERMINATED, Terminated
+from bot.config import Config
 from bot.errors import InvalidEvent
+from bot.export_process import OnProgress, Progress
+from bot.githubapi import Client
+from bot.replies.conversation import Conversation
 from bot.triggers import github
 from bot.triggers.request import Ignored, Request
+from bot.triggers.select import opted_out
 from exporter.errors import OutputNotEmpty
 
 CANCELLED = TERMINATED
@@ -32,58 +38,96 @@ MAX_EVENT_BYTES = 32 << 20
 def run(env: Mapping[str, str], log: Log) -> int:
     """Do one step; its exit code. Everything that can go wrong is told, nothing is raised."""
     told = telling.Telling(env, log)
+    step = _Step(env, log, told)
     try:
-        _step(env, log, told)
+        step.run()
     except Terminated:
         told.cancelled()
     except Exception as error:
         told.failed(error)
-    return told.end()
+    return told.end(step.conversation)
 
 
-def _step(env: Mapping[str, str], log: Log, told: telling.Telling) -> None:
-    given = inputs.read(env)
-    told.workspace = given.workspace
-    request = _event(env)
-    if isinstance(request, Ignored):
-        told.ignored(request.reason)
-        return
-    told.why = request.why
-    owners = config.load(given.config_path, required=given.config_required)
-    client = githubapi.connect(given.github_token, api_url=env.get("GITHUB_API_URL") or githubapi.API_URL)
-    works = plan(request, given, owners, lambda origin: changed_files(client, origin, log))
-    if isinstance(works, Ignored):
-        told.ignored(works.reason)
-        return
-    _check_output(given)
-    _perform(works, request, given, env, log, client, told)
+class _Step:
+    """What a step learns on its way."""
+
+    def __init__(self, env: Mapping[str, str], log: Log, told: telling.Telling) -> None:
+        self._env, self._log, self._told = env, log, told
+        self.conversation: Conversation | None = None
+        """Whom the end is told to; None where nobody waits for an answer (any more)."""
+
+    def run(self) -> None:
+        env, told = self._env, self._told
+        given = inputs.read(env)
+        told.workspace = given.workspace
+        request = _event(env)
+        if isinstance(request, Ignored):
+            told.ignored(request.reason)
+            return
+        told.why = request.why
+        owners = config.load(given.config_path, required=given.config_required)
+        if (reason := opted_out(owners, request)) is not None:
+            told.ignored(reason)
+            return
+        client = githubapi.connect(given.github_token, api_url=env.get("GITHUB_API_URL") or githubapi.API_URL)
+        talk = Conversation(
+            client if given.github_token else None,
+            request.origin,
+            run_url=_run_url(env),
+            warn=self._warn if request.origin.comment_id is not None else self._log.say,
+        )
+        if not talk.allowed():
+            reason = f"{request.origin.actor} may not write to {request.origin.repository}"
+            talk.refuse(reason)
+            told.ignored(reason)
+        elif request.verb == "help":
+            talk.help(request)
+            told.ignored(request.problem or "help was asked for")
+        else:
+            self.conversation = talk
+            self._export(request, given, owners, client, talk)
+
+    def _export(self, request: Request, given: Inputs, owners: Config, client: Client, talk: Conversation) -> None:
+        works = plan(request, given, owners, lambda origin: changed_files(client, origin, self._log))
+        if isinstance(works, Ignored):
+            self._told.ignored(works.reason)
+            if request.origin.comment_id is None:
+                self.conversation = None  # a push that touches no model leaves no trace on its commit
+            return
+        _check_output(given)
+        talk.start()
+        with tempfile.TemporaryDirectory(prefix="ptebot-", ignore_cleanup_errors=True) as scratch:
+            scene = Scene(
+                given=given,
+                env=self._env,
+                request=request,
+                log=self._log,
+                client=client,
+                root=Path(scratch),
+                leaving=Leaving(given.workspace, given.output_path),
+            )
+            for number, work in enumerate(works, 1):
+                if len(works) > 1:
+                    self._log.say(f"Model {number} of {len(works)}: {work.model}")
+                with progress.grouped(self._log) as show:
+                    self._told.add(perform(work, scene, partial(_both, show, talk)))
+
+    def _warn(self, text: str) -> None:
+        """What could not be said to whoever gave a command."""
+        self._log.warning("The comment could not be answered", text)
+        self._told.note(text)
 
 
-def _perform(
-    works: tuple[Work, ...],
-    request: Request,
-    given: Inputs,
-    env: Mapping[str, str],
-    log: Log,
-    client: githubapi.Client,
-    told: telling.Telling,
-) -> None:
-    with tempfile.TemporaryDirectory(prefix="ptebot-", ignore_cleanup_errors=True) as scratch:
-        for number, work in enumerate(works, 1):
-            if len(works) > 1:
-                log.say(f"Model {number} of {len(works)}: {work.model}")
-            with progress.grouped(log) as show:
-                scene = Scene(
-                    given=given,
-                    env=env,
-                    request=request,
-                    log=log,
-                    show=show,
-                    client=client,
-                    root=Path(scratch),
-                    leaving=Leaving(given.workspace, given.output_path),
-                )
-                told.add(perform(work, scene))
+def _both(show: OnProgress, talk: Conversation, item: Progress) -> None:
+    """To the log, and now and then to whoever waits for an answer."""
+    show(item)
+    talk.progress(progress.heading(item) + (f": {item.message}" if item.message else ""))
+
+
+def _run_url(env: Mapping[str, str]) -> str | None:
+    """This run's page on GitHub."""
+    server, repository, number = (env.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
+    return f"{server}/{repository}/actions/runs/{number}" if server and repository and number else None
 
 
 def _check_output(given: Inputs) -> None:

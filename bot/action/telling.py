@@ -6,9 +6,11 @@ step are told one after the other; as outputs, the worst status, and lists with 
 
 from __future__ import annotations
 
+import html
 import json
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,15 @@ from bot.action.outputs import Place
 from bot.action.status import Ended
 from bot.action.summary import Story
 from bot.errors import Cancelled
+from bot.replies.conversation import Conversation
 from exporter.errors import PtebotError
 
 if TYPE_CHECKING:
     from bot.action.perform import Done
 
 WORST_FIRST: tuple[status.StepStatus, ...] = ("error", "failed", "partial", "passed", "unchanged", "ignored")
+MAX_REPLY = 60_000
+"""Bytes: GitHub takes 65,536 characters, and the reply has some more than this."""
 OPERATIONS_FIRST = ("created", "updated", "unchanged", "none")
 
 
@@ -36,6 +41,7 @@ class Telling:
         self.workspace = Path(env.get("GITHUB_WORKSPACE") or ".")
         self.why = ""
         self._done: list[Done] = []
+        self._notes: list[str] = []
         self._alone: Story | None = None
 
     @property
@@ -77,9 +83,25 @@ class Telling:
             default=status.ignored(),
         )
 
-    def end(self) -> int:
-        """Tell everything; the step's exit code."""
+    def note(self, text: str) -> None:
+        """Something that a person should know, in the summary."""
+        self._notes.append(text)
+
+    def brief(self, limit: int) -> str:
+        """Every end as Markdown of at most ``limit`` characters, for a reply or a check."""
+        each = limit // max(len(self.stories), 1) - 1
+        return "\n".join(summary.brief(story, limit=each) for story in self.stories)
+
+    def end(self, conversation: Conversation | None = None) -> int:
+        """Tell everything; the step's exit code.
+
+        Args:
+            conversation: where the request came from, if it has not been answered yet.
+        """
         ended = self.ended()
+        cancelled = ended.exit_code == Cancelled.exit_code
+        if conversation is not None and not cancelled:
+            self._answer(conversation, ended)
         for story in self.stories:
             annotate(self._log, story.ended, story.report, story.error)
         code = ended.exit_code
@@ -89,11 +111,28 @@ class Telling:
             except OSError as error:
                 self._log.error(f"The {what} could not be written", error.strerror or type(error).__name__)
                 code = code or PtebotError.exit_code
+        if conversation is not None and cancelled:
+            # The runner waits some seconds only: what needs no network went first.
+            self._answer(conversation, ended)
         return code
 
+    def _answer(self, conversation: Conversation, ended: Ended) -> None:
+        first = next((story.published.pr_url for story in self.stories if story.published), None)
+        conversation.finish(
+            not ended.exit_code,
+            self.brief(MAX_REPLY),
+            title=html.unescape(" ".join(summary.title(story) for story in self.stories)),
+            url=first,
+            conclusion="cancelled" if ended.exit_code == Cancelled.exit_code else None,
+        )
+        for done in self._done:
+            if (published := done.story.published) is not None and done.work.folder is None:
+                conversation.link_back(model=done.work.model, operation=published.operation, url=published.pr_url)
+
     def _summary(self) -> None:
-        for story in self.stories:
-            summary.write(self._env, story)
+        for number, story in enumerate(self.stories):
+            notices = (*story.notices, *(self._notes if number == 0 else ()))
+            summary.write(self._env, replace(story, notices=notices))
 
     def _outputs(self) -> None:
         outputs.write(self._env, self.values())
