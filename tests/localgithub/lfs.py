@@ -103,6 +103,10 @@ async def batch(state: State, request: Request) -> Response:
     operation, objects = body.get("operation"), body.get("objects")
     if operation not in ("upload", "download") or not isinstance(objects, list):
         raise ApiError(422, "Bad operation or objects")
+    if unknown := set(body) - {"operation", "transfers", "ref", "objects", "hash_algo"}:
+        raise ApiError(422, f"Unknown: {', '.join(sorted(unknown))}")
+    if "ref" in body and (not isinstance(body["ref"], dict) or not str(body["ref"].get("name")).startswith("refs/")):
+        raise ApiError(422, "ref must be an object with the full name of a ref")
     if len(objects) > MAX_OBJECTS:
         raise ApiError(413, f"Batch of {len(objects)} objects; at most {MAX_OBJECTS} are taken")
     if "basic" not in body.get("transfers", ["basic"]) or body.get("hash_algo", "sha256") != "sha256":

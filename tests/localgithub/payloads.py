@@ -297,7 +297,7 @@ def pull_counts(state: State, repo: Repo, one: Issue, pull_: Pull) -> dict[str, 
     mergeable: bool | None = None
     word = "unknown"
     if one.state == "open" and pull_.looks >= repo.mergeable_after:
-        mergeable = gits.merged_tree(git, pull_.base_sha, pull_.head_sha) is not None
+        mergeable = _test_merge(repo, git, one, pull_)
         word = "draft" if pull_.draft else "clean" if mergeable else "dirty"
     pull_.looks += 1
     return {
@@ -308,6 +308,19 @@ def pull_counts(state: State, repo: Repo, one: Issue, pull_: Pull) -> dict[str, 
         "commits": len(gits.between(git, base, pull_.head_sha)), "additions": sum(item.additions for item in files),
         "deletions": sum(item.deletions for item in files), "changed_files": len(files),
     }  # fmt: skip
+
+
+def _test_merge(repo: Repo, git: pygit2.Repository, one: Issue, pull_: Pull) -> bool:
+    """Whether it can be merged; where it can, GitHub keeps the merge that it tried (``refs/pull/N/merge``)."""
+    tree = gits.merged_tree(git, pull_.base_sha, pull_.head_sha)
+    if tree is not None and pull_.looks <= repo.mergeable_after:
+        parents, who = [pull_.base_sha, pull_.head_sha], gits.Who("GitHub", "noreply@github.com")
+        message = f"Merge {pull_.head_sha} into {pull_.base_sha}"
+        pull_.merge_commit = gits.commit_tree(git, tree, parents, who, message)
+        gits.set_ref(git, f"refs/pull/{one.number}/merge", pull_.merge_commit)
+    elif tree is None:
+        pull_.merge_commit = None
+    return tree is not None
 
 
 # -- checks, statuses, releases ----------------------------------------------------------------------------------------

@@ -45,7 +45,10 @@ def test_one_is_opened_found_edited_and_merged(local: LocalRepo, repo: Repositor
     again = repo.get_pull(number)
     assert (again.title, again.body, again.head.sha, again.commits) == ("T2", "B2", second, 2)
     assert [one.number for one in repo.get_commit(second).get_pulls()] == [number]
-    assert again.merge(sha=second).merged
+    assert repo.get_git_ref(f"pull/{number}/merge").object.sha == again.merge_commit_sha
+    merged = again.merge(sha=second)
+    assert merged.merged
+    assert [one.number for one in repo.get_commit(merged.sha).get_pulls()] == [number]
     done = repo.get_pull(number)
     assert (done.merged, done.state, done.merged_by.login) == (True, "closed", "github-actions[bot]")
     assert done.is_merged()

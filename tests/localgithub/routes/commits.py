@@ -105,7 +105,11 @@ def pulls(call: Call) -> Response:
     sha = str(commit_named(call, call.param("sha")).id)
     git, found = call.repo.git, []
     for issue in call.repo.issues.values():
-        if issue.pull and sha in {str(one.id) for one in gits.between(git, issue.pull.base_sha, issue.pull.head_sha)}:
+        pull = issue.pull
+        if pull is None or (issue.state == "closed" and not pull.merged_at):
+            continue
+        brought = {str(one.id) for one in gits.between(git, pull.base_sha, pull.head_sha)}
+        if sha in brought or (pull.merged_at and sha == pull.merge_commit):
             found.append(payloads.pull(call.github, call.repo, issue))
     return page(call, found)
 
