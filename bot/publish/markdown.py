@@ -20,7 +20,7 @@ that nobody sees is put behind it."""
 _COMMIT = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{7,40}(?![0-9A-Za-z])")
 """What GitHub links to a commit where there is such a one; in a code span it does not."""
 _BLOCK_START = re.compile(r"\A(?:[-+](?=\s|\Z)|[-=]+\Z|\d+[.)](?=\s|\Z))")
-_PLAIN_CODE = re.compile(r"[A-Za-z0-9 ._+/:=,@-]+")
+_PLAIN_CODE = re.compile(r"(?!.*://)[A-Za-z0-9 ._+/:=,-]+")
 _UNSEEN = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 """Unicode categories that a reader cannot see: controls, bidi and zero-width marks, private use, surrogates."""
 SAFE_PATH = re.compile(r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._+-]+)*")

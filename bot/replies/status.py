@@ -1,13 +1,16 @@
-"""``/ptebot status``: what a repository has of ours, as Markdown. Pure; stage 6.
+"""``/ptebot status``: what a repository has of ours, as Markdown. Stage 6.
 
-In: what ``bot.publish.state`` found. Out: text in which every word from a repository is inert.
+In: a host of publishing, or what was found on it. Out: text in which every word from a repository is inert. Only
+``ask`` speaks to the host, and only reads.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bot.errors import RevisionNotFound
 from bot.publish import decide, words
+from bot.publish.loop import Host
 from bot.publish.markdown import code, table, text
 from bot.publish.state import Branch, Pull, State
 from bot.replies.shapes import web_address
@@ -26,6 +29,24 @@ class Published:
     main: Branch
     branch: Branch | None
     """Of the open pull request, where there is one."""
+
+
+def ask(host: Host, model: str) -> str:
+    """Look at a repository, and tell.
+
+    Args:
+        model: the model as it was named.
+
+    Raises:
+        PtebotError: as the host answers.
+    """
+    now = host.look(host.me(), ())
+    pull = decide.oldest_open(now)
+    try:
+        branch = host.branch(now, pull) if pull is not None else None
+    except RevisionNotFound:
+        branch = None  # somebody deleted it a moment ago
+    return render(Published(model=model, state=now, main=host.base(now), branch=branch))
 
 
 def render(found: Published) -> str:
