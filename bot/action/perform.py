@@ -23,9 +23,10 @@ from bot.commands.run import command_line
 from bot.export_process import OnProgress
 from bot.githubapi import Client
 from bot.publish.loop import Published
-from bot.publish.target import HubTarget, Target
+from bot.publish.target import GitHubTarget, HubTarget, Target
 from bot.sources import HubModel, LocalModel
 from bot.triggers.request import Request
+from bot.triggers.select import BRANCH
 from exporter import report as reports
 from exporter.report import Report
 from exporter.spec import ModelRef
@@ -101,7 +102,7 @@ class _One:
     def run(self) -> Done:
         scene, given = self._scene, self._scene.given
         source = self._source()
-        target = self._target(source)
+        target = None if given.publish == "none" or scene.rehearsal else target_of(self._work, scene)
         if target is not None and isinstance(source, LocalModel) and isinstance(target, HubTarget):
             source = sources.as_copy_of(source, target.repo_id, endpoint=scene.endpoint, token=given.hub_token)
         spec = self._work.spec(source.ref)
@@ -139,24 +140,6 @@ class _One:
         sha = scene.request.origin.sha or scene.env.get("GITHUB_SHA")
         return LocalModel(work.folder, ModelRef(name=work.name, revision=sha))
 
-    def _target(self, source: LocalModel | HubModel) -> Target | None:
-        scene, given = self._scene, self._scene.given
-        if given.publish == "none" or scene.rehearsal:
-            return None
-        if given.publish == "github":
-            from bot.publish.github.target import GitHubTarget
-
-            folder = (self._work.folder or given.workspace).relative_to(given.workspace).as_posix()
-            return GitHubTarget(
-                client=scene.client,
-                repository=scene.request.origin.repository,
-                folder=folder,
-                storage=given.storage,
-            )
-        repo_id = given.repo or source.ref.repo_id or ""
-        token = given.hub_token
-        return HubTarget(repo_id=repo_id, endpoint=scene.endpoint, token=token, read_token=given.hub_token)
-
     def _keep(self, out_dir: Path, report: Report) -> None:
         """Leave the files in the workspace before they are published: a failure there costs no export."""
         self.folder = self._scene.leaving.export(out_dir, self._work.label)
@@ -168,3 +151,29 @@ class _One:
         if published is None or report is None or published.operation == "none":
             return None
         return self._scene.leaving.manifest(self._work.label, reports.dumps(report).encode())
+
+
+def target_of(work: Work, scene: Scene) -> Target:
+    """The repository that gets the pull request of a work whose files are published.
+
+    Raises:
+        InvalidInput: its folder cannot be published to.
+        KeylessRefused: no token could be had.
+    """
+    given, origin = scene.given, scene.request.origin
+    if work.folder is not None and given.publish != "hub":
+        return GitHubTarget(
+            client=scene.client,
+            repository=origin.repository,
+            folder=work.folder.relative_to(given.workspace).as_posix(),
+            storage=given.storage,
+            base=_branch(origin.ref or scene.env.get("GITHUB_REF")),
+        )
+    repo_id = given.repo or work.model
+    token = given.hub_token
+    return HubTarget(repo_id=repo_id, endpoint=scene.endpoint, token=token, read_token=given.hub_token)
+
+
+def _branch(ref: str | None) -> str | None:
+    """The branch that was checked out; None where it was a tag or a pull request."""
+    return ref.removeprefix(BRANCH) if ref and ref.startswith(BRANCH) else None

@@ -13,17 +13,18 @@ from pathlib import Path
 
 from bot import config, githubapi, sources
 from bot.action import inputs, progress, telling
-from bot.action.changed import changed_files
 from bot.action.commands import Log
 from bot.action.files import Leaving
 from bot.action.inputs import Inputs
-from bot.action.perform import Scene, perform
-from bot.action.work import plan
+from bot.action.perform import Scene, perform, target_of
+from bot.action.work import Work, plan
 from bot.cli import TERMINATED, Terminated
 from bot.config import Config
 from bot.errors import InvalidEvent
 from bot.export_process import OnProgress, Progress
 from bot.githubapi import Client
+from bot.replies import status
+from bot.replies.changed import changed_files
 from bot.replies.conversation import Conversation
 from bot.triggers import github
 from bot.triggers.request import Ignored, Request
@@ -88,29 +89,41 @@ class _Step:
             self._export(request, given, owners, client, talk)
 
     def _export(self, request: Request, given: Inputs, owners: Config, client: Client, talk: Conversation) -> None:
-        works = plan(request, given, owners, lambda origin: changed_files(client, origin, self._log))
+        works = plan(request, given, owners, lambda origin: changed_files(client, origin))
         if isinstance(works, Ignored):
             self._told.ignored(works.reason)
             if request.origin.comment_id is None:
                 self.conversation = None  # a push that touches no model leaves no trace on its commit
             return
+        scene_of = partial(
+            Scene,
+            given=given,
+            env=self._env,
+            request=request,
+            log=self._log,
+            client=client,
+            leaving=Leaving(given.workspace, given.output_path),
+        )
+        if request.verb == "status":
+            self._status(works, scene_of(root=Path()), talk)
+            return
         _check_output(given)
         talk.start()
         with tempfile.TemporaryDirectory(prefix="ptebot-", ignore_cleanup_errors=True) as scratch:
-            scene = Scene(
-                given=given,
-                env=self._env,
-                request=request,
-                log=self._log,
-                client=client,
-                root=Path(scratch),
-                leaving=Leaving(given.workspace, given.output_path),
-            )
+            scene = scene_of(root=Path(scratch))
             for number, work in enumerate(works, 1):
                 if len(works) > 1:
                     self._log.say(f"Model {number} of {len(works)}: {work.model}")
                 with progress.grouped(self._log) as show:
                     self._told.add(perform(work, scene, partial(_both, show, talk)))
+
+    def _status(self, works: tuple[Work, ...], scene: Scene, talk: Conversation) -> None:
+        """What is published of each model: looked at, never changed."""
+        talk.start("Looking at what is published.")
+        told = [status.ask(target_of(work, scene).host(), work.model) for work in works]
+        talk.finish(True, "\n".join(told))
+        self.conversation = None
+        self._told.ignored("the status was asked for, and is told in the reply")
 
     def _warn(self, text: str) -> None:
         """What could not be said to whoever gave a command."""

@@ -60,8 +60,9 @@ def plan(
         NowhereToPublish: a folder was named, and no repository of the Hub.
     """
     named = request.overrides.model or given.model
-    if request.origin.changed_files is None and request.origin.before is not None and not config_takes_all(config):
-        request = replace(request, origin=replace(request.origin, changed_files=changed(request.origin)))
+    origin = request.origin
+    if origin.changed_files is None and (origin.event == "push" or origin.event.startswith("pull_request")):
+        request = replace(request, origin=replace(origin, changed_files=changed(origin)))
     models = select(config, request, model=named, is_folder=lambda name: _folder(name, given) is not None)
     if isinstance(models, Ignored):
         return models
@@ -76,11 +77,6 @@ def plan(
             remedy="Give each model a job of its own, by a matrix: they run side by side then.",
         )
     return _labelled([_work(model, request, given) for model in models])
-
-
-def config_takes_all(config: Config) -> bool:
-    """Whether the owners want an export whatever a push touches, so that nobody needs to ask what it did."""
-    return all(one.paths == ("**",) for one in config.all_models()) and bool(config.all_models())
 
 
 def _folder(name: str, given: Inputs) -> Path | None:

@@ -19,7 +19,7 @@ from bot.hubapi import TreeFile, connect
 from bot.publish import hub, loop
 from bot.publish.github.host import REPOSITORY, GitHubHost, Storing, refuse_pointers
 from bot.publish.github.names import check_folder
-from bot.publish.loop import Published
+from bot.publish.loop import Host, Published
 from exporter.report import Report
 from exporter.spec import ExportSpec
 
@@ -37,6 +37,9 @@ class Target(Protocol):
     @property
     def place(self) -> str:
         """The repository in words, with the address of its service."""
+
+    def host(self) -> Host:
+        """The repository, for looking at it."""
 
     def check(self, *, dry_run: bool) -> None:
         """Refuse before any work what could not be published after it; raises NotAuthorized and the like."""
@@ -64,13 +67,16 @@ class HubTarget:
     def place(self) -> str:
         return f"{self.repo_id} on {self.endpoint}"
 
+    def host(self) -> Host:
+        token = self.read_token if callable(self.token) else self.token
+        return hub.HubHost(connect(self.endpoint, token), self.repo_id)
+
     def check(self, *, dry_run: bool) -> None:
         if self.token is None and not dry_run:
             raise NotAuthorized("A pull request cannot be opened without a token.")
 
     def ask(self, tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, str]) -> Published | None:
-        token = self.read_token if callable(self.token) else self.token
-        return unchanged.ask(tree, spec, toolchain, hub.HubHost(connect(self.endpoint, token), self.repo_id))
+        return unchanged.ask(tree, spec, toolchain, self.host())
 
     def publish(self, report: Report, out_dir: Path, *, command: str, dry_run: bool, progress: OnProgress) -> Published:
         token = self.read_token if dry_run and callable(self.token) else self.token
@@ -111,6 +117,9 @@ class GitHubTarget:
     def place(self) -> str:
         folder = "" if self.folder == "." else f", folder {self.folder}"
         return f"{self.repository}{folder} on GitHub"
+
+    def host(self) -> Host:
+        return self._host(lambda _: None)
 
     def check(self, *, dry_run: bool) -> None:
         if self.client.token is None and not dry_run:
