@@ -39,7 +39,6 @@ class Check:
     """Where the log is, until there is something better to lead to."""
     name: str = "ptebot"
     _id: int | None = field(default=None, init=False)
-    _looked: bool = field(default=False, init=False)
     _status_only: bool = field(default=False, init=False)
 
     def start(self, title: str) -> None:
@@ -88,8 +87,8 @@ class Check:
             body["conclusion"] = conclusion
         if url:
             body["details_url"] = url
-        if self._id is None and not self._looked:
-            self._id, self._looked = self._find(), True
+        if self._id is None:
+            self._id = self._find()
         if self._id is None:
             self._id = found_or(self._find, lambda: self._create(body))
         else:

@@ -45,7 +45,6 @@ class Comment:
     """A comment that ours answers: only later ones are looked at."""
     _id: int | None = field(default=None, init=False)
     _shown: str = field(default="", init=False)
-    _looked: bool = field(default=False, init=False)
 
     def show(self, body: str) -> None:
         """Make the comment say this, Markdown that is safe already.
@@ -56,13 +55,11 @@ class Comment:
         whole = fit(f"{self.marker}\n{body}", LIMIT)
         if whole == self._shown:
             return
-        if self._id is None and not self._looked:
+        if self._id is None:
             self._id = self._find()
-            self._looked = True
-        if self._id is not None and self._edit(self._id, whole):
-            self._shown = whole
-            return
-        self._id = found_or(self._find, lambda: self._create(whole))
+        if self._id is None or not self._edit(self._id, whole):
+            self._id = None
+            self._id = found_or(self._find, lambda: self._create(whole))
         self._shown = whole
 
     def _create(self, body: str) -> int:

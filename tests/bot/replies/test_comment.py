@@ -77,6 +77,17 @@ def test_a_lost_reply_doubles_nothing(fault: object, place: Place) -> None:
     assert place.bodies() == [f"{reply_marker(place.command)}\ntwo"]
 
 
+def test_a_reply_and_the_look_for_it_lost_together_double_nothing(place: Place) -> None:
+    comment = _comment(place)
+    place.github.fail("/comments$", "drop", method="POST")
+    place.github.fail("/comments", 500, method="GET", skip=2, times=20)
+    with pytest.raises(GitHubUnreachable):
+        comment.show("one")
+    place.github.clear()
+    comment.show("two")
+    assert place.bodies() == [f"{reply_marker(place.command)}\ntwo"]
+
+
 def test_where_it_was_deleted_there_is_a_new_one(place: Place) -> None:
     comment = _comment(place)
     comment.show("one")
