@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
+
+from tests.localgithub import debian
 
 PACKAGE = "@octokit/webhooks-examples@7.6.1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptebot" / "tests"
@@ -23,29 +26,28 @@ ENV = {
 
 
 def examples() -> list[dict[str, Any]]:
-    """What @octokit/webhooks-examples has for api.github.com: ``name`` and ``examples``, a payload each.
-
-    Raises:
-        OSError, subprocess.CalledProcessError: npm is missing or does not get the package.
-    """
+    """What @octokit/webhooks-examples has for api.github.com: ``name`` and ``examples``, a payload each."""
     kept = CACHE / "octokit-webhooks-examples-7.6.1.json"
-    if not kept.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        npm = shutil.which("npm")
-        if npm is None:
-            raise OSError("npm is missing")
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            packed = subprocess.run(
-                [npm, "pack", "--silent", PACKAGE], cwd=scratch, check=True, capture_output=True, text=True, timeout=300
-            )
-            with tarfile.open(Path(scratch, packed.stdout.split()[-1])) as archive:
-                member = archive.extractfile("package/api.github.com/index.json")
-                assert member is not None
-                whole = Path(scratch, "index.json")
-                whole.write_bytes(member.read())
-            whole.replace(kept)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            _fetch(kept)
     found: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8"))
     return found
+
+
+def _fetch(kept: Path) -> None:
+    debian.command("npm", "npm", "nodejs")
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        packed = subprocess.run(
+            ["npm", "pack", "--silent", PACKAGE], cwd=scratch, check=True, capture_output=True, text=True, timeout=300
+        )
+        with tarfile.open(Path(scratch, packed.stdout.split()[-1])) as archive:
+            member = archive.extractfile("package/api.github.com/index.json")
+            assert member is not None
+            whole = Path(scratch, "index.json")
+            whole.write_bytes(member.read())
+        whole.replace(kept)
 
 
 def repository(full_name: str = "acme/tiny") -> dict[str, Any]:
