@@ -141,6 +141,12 @@ def test_ordinary_text_stays_as_it_is() -> None:
     assert len(inert("x" * 10_000)) < 4100 and inert("x" * 10_000).endswith("(6,000 more characters)")
 
 
+def test_lines_end_where_the_runner_ends_them() -> None:
+    out, said = make()
+    out.say("a\rb\r\nc\u2028d")
+    assert said() == "a\nb\nc\nd\n"
+
+
 def test_annotations_keep_their_text() -> None:
     out, said = make()
     out.error("A title: with, marks", "50% of\nit: a, b", file="a,b:c.py", line=7)

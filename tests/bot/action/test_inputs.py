@@ -133,6 +133,7 @@ def test_sizes(text: str, size: int) -> None:
         ("config", "/etc/passwd"),
         ("config", "../x.yml"),
         ("config", "."),
+        ("config", "a/../x.yml"),
         ("dry-run", "yes"),
         ("dry-run", "1"),
         ("fail-on", "some"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -247,6 +247,7 @@ def test_code_in_our_own_words_stays_code() -> None:
 
 @settings(deadline=None)
 @given(text=st.text("`a1 -<*é", max_size=24))
+@example(text="`a`1234567 1234567`b`")
 def test_prose_shows_code_and_text(text: str) -> None:
     page = Page(prose(text))
     assert {*page.tags} <= {"p", "code"}
