@@ -20,7 +20,7 @@ from bot.replies.shapes import id_of, rows, web_address
 Conclusion = Literal["success", "failure", "neutral", "cancelled"]
 EXTERNAL_ID = "ptebot"
 LIMIT = 65_535
-"""Characters of a check run's summary."""
+"""Of a check run's summary: GitHub says characters, and has counted bytes."""
 MOST_TITLE = 200
 MOST_DESCRIPTION = 140
 """Characters of a status."""
@@ -39,6 +39,8 @@ class Check:
     """Where the log is, until there is something better to lead to."""
     name: str = "ptebot"
     _id: int | None = field(default=None, init=False)
+    _own: bool = field(default=False, init=False)
+    """Made by this process."""
     _status_only: bool = field(default=False, init=False)
 
     def start(self, title: str) -> None:
@@ -81,7 +83,7 @@ class Check:
     def _check_run(self, title: str, summary: str, conclusion: Conclusion | None, url: str | None) -> None:
         body: dict[str, Any] = {
             "status": "completed" if conclusion else "in_progress",
-            "output": {"title": title or self.name, "summary": fit(summary or text(title) or self.name, LIMIT)},
+            "output": {"title": title or self.name, "summary": _fit(summary or text(title) or self.name)},
         }
         if conclusion:
             body["conclusion"] = conclusion
@@ -89,10 +91,17 @@ class Check:
             body["details_url"] = url
         if self._id is None:
             self._id = self._find()
-        if self._id is None:
-            self._id = found_or(self._find, lambda: self._create(body))
-        else:
-            self._update(self._id, body)
+        if self._id is not None:
+            try:
+                self._update(self._id, body)
+                return
+            except GitHubRefused:
+                if self._own:
+                    raise
+                # Another run of ours ended it, and an ended one is not begun again everywhere: GitHub shows the newest.
+        known = self._id
+        self._id = found_or(lambda: self._find(known), lambda: self._create(body))
+        self._own = True
 
     def _create(self, body: dict[str, Any]) -> int:
         wanted = {"name": self.name, "head_sha": self.sha, "external_id": EXTERNAL_ID, **body}
@@ -110,13 +119,15 @@ class Check:
                 if last:
                     raise
 
-    def _find(self) -> int | None:
+    def _find(self, before: int | None = None) -> int | None:
+        """Our newest check run of this name, where it is newer than ``before``."""
         path = f"/repos/{self.repository}/commits/{self.sha}/check-runs"
         with asking("looking for the check run", self.client, needs="checks: write"):
             listed = self.client.call("GET", path, query={"check_name": self.name, "filter": "all", "per_page": 100})
             found = listed["check_runs"] if isinstance(listed, dict) else []
             ours = [one for one in rows(found) if one.get("external_id") == EXTERNAL_ID]
-            return min((id_of(one) for one in ours), default=None)
+            newest = max((id_of(one) for one in ours), default=0)
+        return newest if newest > (before or 0) else None
 
     def _status(self, title: str, conclusion: Conclusion | None, url: str | None) -> None:
         body = {
@@ -142,3 +153,12 @@ class Check:
             return None
         newest = next((one for one in rows(listed) if one.get("context") == self.name), {})
         return True if all(newest.get(key) == value for key, value in body.items()) else None
+
+
+def _fit(summary: str) -> str:
+    """Cut until it fits in bytes too."""
+    limit, cut = LIMIT, fit(summary, LIMIT)
+    while (size := len(cut.encode())) > LIMIT:
+        limit = max(limit * LIMIT // size - 1, 1000)
+        cut = fit(summary, limit)
+    return cut

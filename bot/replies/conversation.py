@@ -27,6 +27,8 @@ from exporter.errors import PtebotError
 EVERY_SECONDS = 20.0
 """Between two edits of the comment: GitHub counts them as writes, and people do not read faster."""
 MOST_PROGRESS = 200
+CHECKED = ("push", "release", "pull_request", "pull_request_target")
+"""Events that are about a commit, which then shows a check; at others it is only where the job happens to run."""
 
 T = TypeVar("T")
 
@@ -67,7 +69,7 @@ class Conversation:
         if origin.comment_id is not None and origin.number is not None:
             marker = reply_marker(origin.comment_id)
             self._comment = Comment(client, origin.repository, origin.number, marker, after=origin.comment_id)
-        elif origin.sha is not None:
+        elif origin.sha is not None and origin.event in CHECKED:
             self._check = Check(client, origin.repository, origin.sha, self.run_url, self.name)
 
     def allowed(self) -> bool:

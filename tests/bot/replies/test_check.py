@@ -62,6 +62,7 @@ def test_a_lost_reply_doubles_no_check_run(fault: object, place: Place) -> None:
     try:
         check.start("one")
     except GitHubUnreachable:
+        assert fault != "drop", "what was written is found"
         check.start("one")
     place.github.fail("/check-runs/", fault, method="PATCH")  # type: ignore[arg-type]
     check.finish("neutral", "two", "x")
@@ -98,6 +99,7 @@ def test_a_lost_reply_doubles_no_status(fault: object, place: Place, limited: Li
     try:
         check.start("one")
     except GitHubUnreachable:
+        assert fault != "drop", "what was written is found"
         check.start("one")
     assert len(_statuses(place)) == 1
 
@@ -112,6 +114,21 @@ def test_a_summary_that_is_too_large_is_cut(place: Place) -> None:
     _check(place).finish("success", "t" * 1000, "line\n" * 50_000)
     (run,) = place.repo.repo.check_runs.values()
     assert len(run.output["summary"]) <= 65_535 and len(run.output["title"]) == 200
+
+
+def test_a_summary_is_cut_by_bytes(place: Place) -> None:
+    _check(place).finish("success", "t", "✅ ü\n" * 30_000)
+    (run,) = place.repo.repo.check_runs.values()
+    assert 60_000 < len(run.output["summary"].encode()) <= 65_535
+
+
+def test_an_ended_check_run_that_is_not_begun_again(place: Place) -> None:
+    _check(place).finish("failure", "No file passed", "x")
+    place.github.fail("/check-runs/", 422, method="PATCH", body={"message": "Validation Failed"})
+    check = _check(place)
+    check.start("Again")
+    check.finish("success", "All passed", "y")
+    assert [one.conclusion for one in place.repo.repo.check_runs.values()] == ["failure", "success"]
 
 
 def test_addresses_that_are_none_are_left_out(place: Place) -> None:

@@ -71,6 +71,7 @@ def test_a_lost_reply_doubles_nothing(fault: object, place: Place) -> None:
     try:
         comment.show("one")
     except GitHubUnreachable:
+        assert fault != "drop", "what was written is found"
         comment.show("one")
     place.github.fail("/comments/", fault, method="PATCH")  # type: ignore[arg-type]
     comment.show("two")
