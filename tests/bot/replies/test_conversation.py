@@ -129,6 +129,16 @@ def test_a_push_has_a_check_on_its_commit(place: Place, warnings: list[str], clo
     assert run.output["summary"] == "| table |" and place.bodies() == [] and warnings == []
 
 
+@pytest.mark.parametrize("event", ["schedule", "workflow_dispatch", "repository_dispatch"])
+def test_an_event_that_is_about_no_commit_leaves_none_a_check(
+    event: str, place: Place, warnings: list[str], clock: Clock
+) -> None:
+    talk = _talk(place, warnings, clock, replace(place.pushed(), event=event))
+    talk.start("Exporting")
+    talk.finish(True, "| table |", title="4 files")
+    assert place.repo.repo.check_runs == {} and warnings == []
+
+
 def test_a_cancelled_job_says_so(place: Place, warnings: list[str], clock: Clock) -> None:
     talk = _talk(place, warnings, clock, place.pushed())
     talk.start("Exporting")
