@@ -154,6 +154,8 @@ def _needed(workflow: Workflow) -> dict[str, str]:
     needed = {"contents": "write" if github and offers else "read"} if workflow.checkout or github else {}
     if github and offers:
         needed["pull-requests"] = "write"
+    if hub and "push" in events:
+        needed["pull-requests"] = "write"
     if hub and offers and "hub-token" not in inputs:
         needed["id-token"] = "write"
     if "issue_comment" in events:
