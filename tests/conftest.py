@@ -10,10 +10,13 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.engine import DockerEngine
 
 # huggingface_hub reads its environment when it is imported, hence here and not in a fixture.
 _HOME = tempfile.mkdtemp(prefix="ptebot-tests-")
@@ -46,3 +49,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_instead(report, excused=False)
     return report
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """A real Docker engine that has the action's image; made when the first test asks for it."""
+    from tests import engine
+
+    with engine.docker_engine() as made:
+        print(f"\nDocker engine: {made.seconds}")
+        yield made
