@@ -106,8 +106,20 @@ class Client:
                 # A token of an app (a job's own is one) has no user; GraphQL names the app's account.
                 if error.status not in (403, 404):
                     raise
-            _, answer = self.gh.requester.graphql_query("query { viewer { login } }", {})
-        return str(answer["data"]["viewer"]["login"])
+            return self._viewer()
+
+    def _viewer(self) -> str:
+        """GraphQL's questions are POSTs, which nothing repeats by itself; this one only reads."""
+        for attempt in range(MOST_RETRIES):
+            try:
+                _, answer = self.gh.requester.graphql_query("query { viewer { login } }", {})
+                return str(answer["data"]["viewer"]["login"])
+            except (GithubException, requests.RequestException) as error:
+                lost = not isinstance(error, GithubException) or error.status >= 500
+                if not lost or attempt == MOST_RETRIES - 1:
+                    raise
+                time.sleep(RETRY_SECONDS * 2**attempt)
+        raise AssertionError("the last attempt raises")
 
 
 def connect(token: str | None, *, api_url: str = API_URL) -> Client:
