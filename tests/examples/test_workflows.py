@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from bot.action import inputs
+from bot.action.work import plan
+from bot.config import Config
 from bot.triggers import github
 from bot.triggers.request import Ignored, Overrides, Request
 from exporter import __version__
@@ -101,17 +104,9 @@ def test_it_uses_inputs_and_outputs_that_the_action_has(workflow: Workflow) -> N
     assert set(re.findall(r"steps\.ptebot\.outputs\.([\w-]+)", workflow.text)) <= set(action["outputs"])
 
 
-@every
-def test_the_inputs_are_ones_that_the_action_takes(workflow: Workflow, tmp_path: Path) -> None:
-    from bot.action import inputs
-
-    (tmp_path / "model").mkdir()
-    given = {
-        name: _filled_in(str(value).lower() if isinstance(value, bool) else str(value), workflow)
-        for name, value in workflow.inputs.items()
-    }
-    env = {f"INPUT_{name.upper()}": value for name, value in given.items()}
-    inputs.read({**env, "GITHUB_WORKSPACE": str(tmp_path)})
+def _text(value: object) -> str:
+    """As the runner gives it to the action."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _filled_in(value: str, workflow: Workflow) -> str:
@@ -336,3 +331,28 @@ def test_the_relay_says_what_the_workflow_waits_for() -> None:
 def test_other_comments_ask_for_nothing(body: str) -> None:
     payload = {**COMMON, **COMMENTED, "comment": {**COMMENTED["comment"], "body": body}}  # type: ignore[dict-item]
     assert isinstance(github.read("issue_comment", payload, RUNNER), Ignored)
+
+
+@pytest.mark.parametrize(("name", "event", "payload"), RUNS, ids=[f"{name}-{event}" for name, event, _ in RUNS])
+def test_its_event_and_its_inputs_together_are_one_model_to_export(
+    name: str, event: str, payload: dict[str, Any], tmp_path: Path
+) -> None:
+    workflow = WORKFLOWS[name]
+    (tmp_path / "model").mkdir()
+    env = {f"INPUT_{key.upper()}": _filled_in(_text(value), workflow) for key, value in workflow.inputs.items()}
+    given = inputs.read({**env, "GITHUB_WORKSPACE": str(tmp_path)})
+    request = github.read(event, {**COMMON, **payload}, RUNNER)
+    assert isinstance(request, Request)
+    works = plan(request, given, Config(), lambda _: ("model/model.safetensors", "training/train.py"))
+    assert isinstance(works, tuple), works
+    assert [work.model for work in works] == ["model" if workflow.folder else "acme/tiny"]
+    assert (works[0].folder is not None) == workflow.folder
+
+
+def test_a_push_that_touches_nothing_of_the_model_asks_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    given = inputs.read({"INPUT_MODEL": "model", "INPUT_PUBLISH": "github", "GITHUB_WORKSPACE": str(tmp_path)})
+    request = github.read("push", {**COMMON, **PUSHED}, RUNNER)
+    assert isinstance(request, Request)
+    assert isinstance(plan(request, given, Config(), lambda _: ("README.md",)), Ignored)
+    assert isinstance(plan(request, given, Config(), lambda _: (".ptebot.yml",)), tuple)
