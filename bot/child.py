@@ -24,15 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from bot.errors import SandboxUnavailable
+from bot.errors import OutputNotTrusted, SandboxUnavailable
 from bot.sandbox import privileges
 from bot.sandbox.places import Room
+from bot.watch import Watch
 
 MAX_LINE_BYTES = 64 * 1024
 """A longer line of output is dropped: no message of ours comes near it."""
 LOG_LINES = 400
 LOG_LINE_CHARACTERS = 4096
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 3.0
 """How long an interrupted child may take to remove what it staged before it is killed."""
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS")
@@ -48,6 +49,10 @@ class Exit:
     """The exit status; negative: the signal that killed it."""
     log_tail: str
     """The last lines of its standard error."""
+    peak_bytes: int | None = None
+    """The most memory that it was seen to hold; only where it was given a limit."""
+    too_much_memory: bool = False
+    """Whether it was ended for that."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class _Start:
     args: list[str]
     env: dict[str, str]
     options: dict[str, Any]
+    user: privileges.User | None = None
 
 
 @contextmanager
@@ -112,7 +118,7 @@ def _prepared(args: Sequence[Argument]) -> Iterator[_Start]:
         names = {"USER": privileges.DEFAULT, "LOGNAME": privileges.DEFAULT}
         env = environment(room.home) | names | {"TMPDIR": str(room.home)}
         options = {"cwd": room.home, "user": user.uid, "group": user.gid, "extra_groups": [], "umask": 0o022}
-        yield _Start(args=words, env=env, options=options)
+        yield _Start(args=words, env=env, options=options, user=user)
         privileges.end_all(user)
         for there, here in written:
             room.take(there, here)
@@ -124,8 +130,9 @@ def run_module(
     *,
     on_line: Callable[[bytes], None],
     on_log: Callable[[str], None] = lambda line: None,
+    memory_limit_bytes: int | None = None,
 ) -> Exit:
-    """Run ``python -m module args`` to its end.
+    """Run ``python -m module args`` to its end, or to the moment when it holds more memory than the limit.
 
     ``on_line`` gets each line of standard output without its newline, at most ``MAX_LINE_BYTES`` long.
     An exception here (KeyboardInterrupt included) stops the child and its process group first.
@@ -147,13 +154,20 @@ def run_module(
         assert child.stdout and child.stderr  # noqa: S101 - for the type checker: both were asked for
         reader = threading.Thread(target=_each_line, args=(child.stderr, keep), name=f"{module} log", daemon=True)
         reader.start()
+        ender = threading.Thread(target=_end_family, args=(child, start), name=f"{module} end", daemon=True)
+        ender.start()
+        watch = _watched(child, start, memory_limit_bytes)
         try:
             _each_line(child.stdout, on_line)
             code = child.wait()
         finally:
+            if watch:
+                watch.stop()
             _stop(child)
+            ender.join()  # or it would end the next child of the same user
         reader.join(timeout=GRACE_SECONDS)
-    return Exit(code=code, log_tail="\n".join(tail))
+    peak, exceeded = (watch.peak_bytes, watch.exceeded) if watch else (None, False)
+    return Exit(code=code, log_tail="\n".join(tail), peak_bytes=peak, too_much_memory=exceeded)
 
 
 def _started(command: list[str], start: _Start) -> subprocess.Popen[bytes]:
@@ -169,6 +183,22 @@ def _started(command: list[str], start: _Start) -> subprocess.Popen[bytes]:
         )
     except PermissionError as error:
         raise SandboxUnavailable(f"A process of another user cannot be started: {error.strerror}.") from None
+
+
+def _end_family(child: subprocess.Popen[bytes], start: _Start) -> None:
+    """When the child has ended, end what it started, which could hold its output open for as long as it likes."""
+    child.wait()
+    _signal_group(child, signal.SIGKILL)
+    if start.user is not None:
+        with suppress(OutputNotTrusted):  # asked again before anything is taken from it
+            privileges.end_all(start.user)
+
+
+def _watched(child: subprocess.Popen[bytes], start: _Start, limit_bytes: int | None) -> Watch | None:
+    if limit_bytes is None:
+        return None
+    uid = start.user.uid if start.user else None
+    return Watch(child.pid, limit_bytes, lambda: _signal_group(child, signal.SIGKILL), uid=uid)
 
 
 def _each_line(stream: IO[bytes], use: Callable[[bytes], None]) -> None:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from bot import child
 from bot.child import Reads, Writes
-from bot.errors import ExporterFailed, OutputNotTrusted
+from bot.errors import ExporterFailed, MemoryLimitReached, OutputNotTrusted
 from exporter import report as reports
 from exporter import spec as specs
 from exporter.errors import NoGoodCell, NotEnoughMemory, OutputNotEmpty, OutputNotWritable, PtebotError, all_errors
@@ -59,6 +59,7 @@ def run_export(
     *,
     on_progress: OnProgress = _silent,
     on_log: OnLog = _silent,
+    memory_limit_bytes: int | None = None,
 ) -> Report:
     """Export ``model_dir`` into ``out_dir`` (absent or empty) in a child process.
 
@@ -68,17 +69,21 @@ def run_export(
     Raises:
         OutputNotEmpty, OutputNotWritable: ``out_dir`` cannot take the output.
         PtebotError: the class that the exporter raised, with its text and remedy.
-        NotEnoughMemory: the system killed the child.
+        NotEnoughMemory: the model cannot do with the limit, or the system killed the child.
+        MemoryLimitReached: the child took more than ``memory_limit_bytes``, and was ended.
+        SandboxUnavailable: the child was to run as another user, and cannot.
         ExporterFailed: the child ended without a report or a typed error.
         OutputNotTrusted: the report and the files beside it do not agree.
     """
+    limit = [] if memory_limit_bytes is None else ["--memory-limit", str(memory_limit_bytes)]
     with _spec_file(spec) as path, _staged(out_dir) as made:
         run_stages(
             "exporter",
-            [path, Reads(model_dir), Writes(made)],
+            [path, Reads(model_dir), Writes(made), *limit],
             on_progress=on_progress,
             on_log=on_log,
             good_exits=(0, NoGoodCell.exit_code),
+            memory_limit_bytes=memory_limit_bytes,
         )
         return load_output(made)
 
@@ -134,6 +139,7 @@ def run_stages(
     on_progress: OnProgress = _silent,
     on_log: OnLog = _silent,
     good_exits: tuple[int, ...] = (0,),
+    memory_limit_bytes: int | None = None,
 ) -> dict[str, Any] | None:
     """Run an exporter module that speaks JSON lines; the last line without a stage or with stage ``result``.
 
@@ -141,20 +147,28 @@ def run_stages(
     """
     failure: PtebotError | None = None
     last: dict[str, Any] | None = None
+    at = Progress(stage="start")
 
     def use(line: bytes) -> None:
-        nonlocal failure, last
+        nonlocal failure, last, at
         data = _parse_line(line)
         if data is None:
             return
         if data.get("stage") == "error":
             failure = _typed_error(data)
         elif data.get("stage", "result") != "result":
-            on_progress(_progress(data))
+            at = _progress(data)
+            on_progress(at)
         else:
             last = data
 
-    ended = child.run_module(module, args, on_line=use, on_log=on_log)
+    ended = child.run_module(module, args, on_line=use, on_log=on_log, memory_limit_bytes=memory_limit_bytes)
+    if ended.too_much_memory:
+        where = " ".join(part for part in (at.stage, at.backend, at.precision) if part)
+        raise MemoryLimitReached(
+            f"The exporter held {(ended.peak_bytes or 0) / 1e9:,.2f} GB of memory at the stage {where!r}; its limit is "
+            f"{(memory_limit_bytes or 0) / 1e9:,.2f} GB. It was ended."
+        )
     if ended.code in good_exits:
         return last
     if failure is not None:

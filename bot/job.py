@@ -37,6 +37,8 @@ class Job:
     root: Path
     """Where ptebot keeps work and downloads."""
     dry_run: bool = False
+    memory_limit_bytes: int | None = None
+    """Of the exporter; None: what the machine has."""
     exported: Callable[[Path, Report], None] | None = None
     """Told of the finished export, good or not, before it is published: the folder is gone once it is."""
 
@@ -103,9 +105,14 @@ def _export(job: Job, space: workspace.Workspace, key: str, show: OnProgress, lo
     if isinstance(job.source, HubModel):
         export_process.check_spec(job.spec, on_log=log)
     directory = job.source.fetch(show)
-    made = space.make(
-        key, lambda out: export_process.run_export(job.spec, directory, out, on_progress=show, on_log=log)
-    )
+    limit = job.memory_limit_bytes
+
+    def export(out: Path) -> Report:
+        return export_process.run_export(
+            job.spec, directory, out, on_progress=show, on_log=log, memory_limit_bytes=limit
+        )
+
+    made = space.make(key, export)
     if isinstance(job.source, HubModel):
         # The export is whole, so the weights are of no more use. No other job reads them: they lie in this
         # job's own folder, whose lock is held.

@@ -1,4 +1,4 @@
-"""``python -m exporter SPEC.json MODEL_DIR OUT_DIR``: the process wall between bot and exporter.
+"""``python -m exporter SPEC.json MODEL_DIR OUT_DIR [--memory-limit BYTES]``: the process wall between bot and exporter.
 
 stdout carries one JSON object a line: ``{"stage", "backend", "precision", "fraction", "message"}``; a typed
 failure ends with ``{"stage": "error", "error", "exit_code", "message", "remedy"}``. Everything that libraries
@@ -17,8 +17,9 @@ from exporter.wall import guarded_main
 
 def main(args: list[str]) -> int:
     """Run one export; gives the exit status."""
-    if len(args) != 3:
-        print("usage: python -m exporter SPEC.json MODEL_DIR OUT_DIR", file=sys.stderr)
+    limited = len(args) == 5 and args[3] == "--memory-limit" and args[4].isdecimal()
+    if len(args) != 3 and not limited:
+        print("usage: python -m exporter SPEC.json MODEL_DIR OUT_DIR [--memory-limit BYTES]", file=sys.stderr)
         return 2
 
     def body(say: Callable[[dict[str, Any]], None]) -> int:
@@ -30,7 +31,8 @@ def main(args: list[str]) -> int:
         wanted = spec.load(Path(args[0]))  # before torch is imported, which takes seconds
         from exporter.run import export
 
-        result = export(wanted, Path(args[1]), Path(args[2]), lambda step: say(asdict(step)))
+        limit = int(args[4]) if limited else None
+        result = export(wanted, Path(args[1]), Path(args[2]), lambda step: say(asdict(step)), memory_limit_bytes=limit)
         return 0 if result.good_cells else NoGoodCell.exit_code
 
     return guarded_main(body)

@@ -66,10 +66,20 @@ OnProgress = Callable[[Progress], None]
 _SHARE_BEFORE, _SHARE_CELL = 2.0, 5.0
 
 
-def export(spec: ExportSpec, model_dir: Path, out_dir: Path, progress: OnProgress = lambda step: None) -> Report:
+def export(
+    spec: ExportSpec,
+    model_dir: Path,
+    out_dir: Path,
+    progress: OnProgress = lambda step: None,
+    *,
+    memory_limit_bytes: int | None = None,
+) -> Report:
     """Export ``model_dir`` into ``out_dir`` (absent or empty), which appears whole or not at all.
 
     Returns the report also when no cell is good; ``report.good_cells`` tells.
+
+    Args:
+        memory_limit_bytes: what this process will be ended for; a model that cannot do with it is refused at once.
 
     Raises:
         PtebotError: a refusal (see exporter/errors.py) or a full disk; nothing is written then.
@@ -82,7 +92,7 @@ def export(spec: ExportSpec, model_dir: Path, out_dir: Path, progress: OnProgres
         ckpt = checkpoint.inspect(model_dir, spec.model)
         max_seq_len = checkpoint.context_length(ckpt, spec.max_seq_len)
         tokenizer = checkpoint.load_tokenizer(ckpt)
-        sizing.check(ckpt, max_seq_len, len(todo.make), out_dir)
+        sizing.check(ckpt, max_seq_len, len(todo.make), out_dir, memory_limit_bytes)
         with staging.staged(out_dir) as directory:
             work = _Work(spec, ckpt, max_seq_len, tokenizer, directory, progress, len(todo.make))
             cells = {(made.backend, made.precision): made for made in (*work.make(todo.make), *todo.skipped)}

@@ -35,18 +35,26 @@ def disk_bytes(ckpt: Checkpoint, files: int) -> int:
     return int(files * _FILE_FACTOR * 4 * ckpt.info.parameters)
 
 
-def check(ckpt: Checkpoint, max_seq_len: int, files: int, out_dir: Path) -> None:
+def check(ckpt: Checkpoint, max_seq_len: int, files: int, out_dir: Path, memory_limit_bytes: int | None = None) -> None:
     """Refuse what cannot fit.
+
+    Args:
+        memory_limit_bytes: what this process may take in all; None: what the machine has.
 
     Raises:
         NotEnoughMemory, DiskFull: with what is needed and what is there.
     """
     needed, there = memory_bytes(ckpt, max_seq_len), available_memory()
-    if needed > there:
+    what = (
+        f"An export of {ckpt.info.parameters / 1e6:,.0f} M parameters takes at least {needed / 1e9:,.1f} GB of memory"
+    )
+    if memory_limit_bytes is not None and needed > memory_limit_bytes:
         raise NotEnoughMemory(
-            f"An export of {ckpt.info.parameters / 1e6:,.0f} M parameters takes at least {needed / 1e9:,.1f} GB of "
-            f"memory; {there / 1e9:,.1f} GB are available."
+            f"{what}; its limit is {memory_limit_bytes / 1e9:,.1f} GB.",
+            remedy="Raise the memory limit, or ask for a smaller context or a smaller model.",
         )
+    if needed > there:
+        raise NotEnoughMemory(f"{what}; {there / 1e9:,.1f} GB are available.")
     staging.check_space(out_dir, disk_bytes(ckpt, files))
 
 

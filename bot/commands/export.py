@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bot.commands.options import build_spec, hub_options, output_options, spec_options
+from bot.commands.options import build_spec, hub_options, memory_option, output_options, spec_options
 from bot.console import Console
 from exporter.errors import NoGoodCell
 
@@ -21,11 +21,18 @@ from exporter.errors import NoGoodCell
     help="Where to write; absent or empty.  [default: ptebot-out/<model>]",
 )
 @spec_options
+@memory_option
 @hub_options
 @output_options
 @click.pass_obj
 def command(
-    console: Console, model: str, out: Path | None, revision: str | None, endpoint: str | None, **spec: Any
+    console: Console,
+    model: str,
+    out: Path | None,
+    memory_limit: int | None,
+    revision: str | None,
+    endpoint: str | None,
+    **spec: Any,
 ) -> None:
     """Make .pte files of MODEL: a directory that save_pretrained wrote, or an id on the Hub.
 
@@ -43,7 +50,9 @@ def command(
     sources.check_output(out)
     with console.progress() as show:
         directory = source.fetch(show)
-        report = export_process.run_export(asked, directory, out, on_progress=show, on_log=console.log)
+        report = export_process.run_export(
+            asked, directory, out, on_progress=show, on_log=console.log, memory_limit_bytes=memory_limit
+        )
     console.document(out=str(out.absolute()), report=json.loads(reports.dumps(report)))
     tables.show(console, report)
     console.say(f"Written: {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -38,6 +39,33 @@ class BoundParam(click.ParamType):
             return name.strip(), float(number)
         except ValueError:
             self.fail(f"{value!r} is not NAME=VALUE with a number.", param, ctx)
+
+
+class Size(click.ParamType):
+    """An amount of memory as people write it, in bytes; the rules are the Action's."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from bot.action import values
+
+        if isinstance(value, int):
+            return value
+        try:
+            return values.size(str(value).strip(), values.Context(workspace=Path.cwd()))
+        except values.Wrong as error:
+            reason = f" ({error})" if str(error) else ""
+            self.fail(f"{value!r} is no size from 64MiB on, such as 12GiB or 900MB{reason}.", param, ctx)
+
+
+def memory_option(function: F) -> F:
+    """How much memory the exporter may take."""
+    return click.option(
+        "--memory-limit",
+        "memory_limit",
+        type=Size(),
+        help="End the exporter when it takes more memory, such as 12GiB.  [default: what the machine has]",
+    )(function)
 
 
 def output_options(function: F) -> F:

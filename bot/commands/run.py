@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.commands.options import build_spec, hub_options, output_options, spec_options
+from bot.commands.options import build_spec, hub_options, memory_option, output_options, spec_options
 from bot.console import Console
 from bot.errors import NowhereToPublish
 from exporter.errors import NoGoodCell
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     help="Where finished work survives a kill.  [default: ptebot in the user's cache directory]",
 )
 @spec_options
+@memory_option
 @hub_options
 @output_options
 @click.pass_obj
@@ -50,6 +51,7 @@ def command(
     publish: str,
     dry_run: bool,
     state: Path | None,
+    memory_limit: int | None,
     revision: str | None,
     endpoint: str | None,
     **spec: Any,
@@ -81,6 +83,7 @@ def command(
             command=command_line(asked),
             root=root,
             dry_run=dry_run,
+            memory_limit_bytes=memory_limit,
         ),
     )
     finish(console, outcome)
