@@ -218,6 +218,29 @@ def test_a_refresh_keeps_changes_of_others(repo: Repository) -> None:
     assert repo.there.files(repo.branch)["notes.txt"] == b"a reviewer's"
 
 
+def test_what_is_pushed_to_the_branch_meanwhile_is_not_lost(repo: Repository) -> None:
+    repo.publish(repo.report())
+
+    def review() -> None:
+        repo.there.commit({"notes.txt": b"a reviewer's"}, branch=repo.branch)
+
+    repo.github.meanwhile(r"/git/trees$", review, method="POST")
+    assert repo.publish(repo.report([reports.cell("portable")])).operation == "updated"
+    assert repo.there.files(repo.branch)["notes.txt"] == b"a reviewer's"
+    assert "Edit" in repo.there.log(repo.branch)[1]
+
+
+def test_a_branch_that_never_stands_still_is_told(repo: Repository) -> None:
+    repo.publish(repo.report())
+    for number in range(20):
+        files: dict[str, bytes | None] = {"notes.txt": str(number).encode()}
+        repo.github.meanwhile(
+            r"/git/trees$", lambda files=files: repo.there.commit(files, branch=repo.branch), method="POST"
+        )
+    with pytest.raises(PublishFailed, match="went on so"):
+        repo.publish(repo.report([reports.cell("portable")]))
+
+
 def test_another_base(repo: Repository) -> None:
     repo.push({"config.json": b'{"dev": 1}'}, branch="dev")
     files = {**reports.MODEL_FILES, "config.json": b'{"dev": 1}'}
