@@ -14,6 +14,7 @@ from bot.publish.markdown import one_line
 from bot.triggers.request import Ignored, Request
 
 BRANCH = "refs/heads/"
+EVERYTHING = ("**",)
 CONFIG = ".ptebot.yml"
 """What it says shapes the files of every model."""
 
@@ -50,7 +51,8 @@ def select(
             return Ignored(reason=f"pushes to {branch} export nothing of {_names(wanted)}", origin=origin)
         wanted = here
     if origin.changed_files is not None:
-        touched = tuple(one for one in wanted if globs.any_selected(origin.changed_files, _paths(one, is_folder)))
+        changed = origin.changed_files
+        touched = tuple(one for one in wanted if _touches(changed, _paths(one, is_folder)))
         if wanted and not touched:
             return Ignored(reason=f"no changed file belongs to {_names(wanted)}", origin=origin)
         wanted = touched
@@ -65,11 +67,16 @@ def _branch_fits(model: Model, request: Request) -> bool:
     return request.origin.default_branch in (None, branch)
 
 
+def _touches(changed: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    """An empty commit is how people start a job by hand, so it touches what asks for any path."""
+    return patterns == EVERYTHING or globs.any_selected(changed, patterns)
+
+
 def _paths(model: Model, is_folder: Callable[[str], bool]) -> tuple[str, ...]:
     if model.paths is not None:
         return model.paths
     folder = model.model.removeprefix("./").rstrip("/")
-    return (f"{folder}/**", CONFIG) if folder not in ("", ".") and is_folder(model.model) else ("**",)
+    return (f"{folder}/**", CONFIG) if folder not in ("", ".") and is_folder(model.model) else EVERYTHING
 
 
 def _names(models: tuple[Model, ...]) -> str:
