@@ -114,6 +114,7 @@ class _One:
                 command=command_line(spec),
                 root=scene.root,
                 dry_run=given.dry_run,
+                memory_limit_bytes=given.memory_limit,
                 exported=self._keep,
             ),
             show=self._show,

@@ -75,7 +75,7 @@ def test_an_event_that_asks_for_nothing_ends_well(bench: Bench) -> None:
         ("push", None, {"model": "../up"}, 80, "model"),
         ("push", None, {}, 80, "No model is named"),
         ("push", None, {"model": "acme/tiny", "publish": "github"}, 80, "publish: github"),
-        ("push", None, {"model": "acme/none", "hub_token": "x"}, 31, "acme/none"),
+        ("push", None, {"model": "acme/none", "publish": "none"}, 31, "acme/none"),
         ("push", None, {"model": "acme/tiny", "config": "missing.yml"}, 82, "missing.yml"),
         ("push", "[]", {"model": "acme/tiny"}, 81, "no JSON object"),
         ("push", "{", {"model": "acme/tiny"}, 81, "not JSON"),
