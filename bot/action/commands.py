@@ -215,7 +215,7 @@ class Log:
     def _unhush(self) -> None:
         with self._lock:
             self._quiet -= 1
-            if self._quiet == 0 and self.on_github:
+            if self._quiet == 0 and self._stopped is not None:
                 self._resume()
 
     def _stop(self) -> None:

@@ -86,7 +86,9 @@ def page(note: str) -> str:
         "`exit_code`, `title`, `what`, `remedy`; null where there is none), `model`, and `cells`: `backend`,\n"
         "`precision`, `status`, `good`, `stage`, `reason`, `file`, `size_bytes`, `sha256`, `delegates`, `ops_left`,\n"
         "`parity`, `quality`, `seconds`, `peak_rss_bytes`. It is kept below GitHub's limit for outputs; where that\n"
-        "costs something, `truncated` is true.\n"
+        "costs something, `truncated` is true.\n\n"
+        "Where one step works on several models, `status` is the worst of theirs, `pr-url`, `report` and `manifest`\n"
+        "have a line for each, and `result` has `models` instead of `cells`: a document like the above for each.\n"
     )
 
 
