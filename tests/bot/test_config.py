@@ -65,6 +65,11 @@ def test_one_model(tmp_path: Path) -> None:
     assert one.model == "."
 
 
+def test_switched_off_at_the_top_is_off_for_each(tmp_path: Path) -> None:
+    found = _load("models: [{model: a/b, enabled: true}]\nenabled: false\n", tmp_path)
+    assert not any(one.enabled for one in (*found.all_models(), found.settings_for("c/d")))
+
+
 def test_a_model_that_the_file_does_not_name_gets_what_the_top_says(tmp_path: Path) -> None:
     found = _load(FULL, tmp_path)
     other = found.settings_for("acme/new")

@@ -165,6 +165,7 @@ def test_what_cannot_be_said_is_told_once_and_ends_nothing(
         talk.progress(f"second {second}")
     talk.finish(True, "done")
     assert len(warnings) == 2, warnings
+    assert len(place.github.api_requests("POST", "/comments$")) == 2, "at the start, and once more at the end"
     assert any("could not react" in one and "`issues: write`" in one for one in warnings)
     assert any("could not reply" in one for one in warnings)
     assert place.bodies() == [] and place.reactions() == set()

@@ -54,6 +54,16 @@ def test_a_push_that_came_from_nowhere_tells_nobody(place: Place) -> None:
     assert _comments(place, number) == [] and warnings == []
 
 
+def test_a_pull_request_that_only_has_the_commit_in_its_past_is_not_told(place: Place) -> None:
+    """It was pushed for something else, and the commit came along."""
+    number = _pull(place)
+    earlier = place.repo.head("train")
+    place.repo.commit({"more.py": b"1"}, branch="train")
+    talk = Conversation(place.client, place.pushed(sha=earlier, ref="refs/heads/train"))
+    talk.link_back(model="acme/tiny", operation="created", url=HUB)
+    assert _comments(place, number) == []
+
+
 def test_nothing_new_is_not_told(place: Place) -> None:
     number = _pull(place)
     talk = Conversation(place.client, place.pushed(sha=_merge(place, number)))
