@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from bot.action import matrix
 from bot.publish import words
 from exporter.report import Cell, Figure, Report
 
@@ -34,17 +35,15 @@ def sizes(report: Report) -> str:
 
 
 def parity(report: Report) -> str:
-    """How far each file stays below its bounds: powers of ten, 0 at the bound, by the figure that comes closest."""
+    """How far each file stays below its bound: powers of ten, 0 at the bound, of the figure that the table shows."""
     found = [(cell, room) for cell in report.cells if (room := headroom(cell)) is not None]
-    return _chart("Parity: powers of ten below the bound (longer is closer to the original)", found)
+    return _chart("Parity: powers of ten below the bound (longer is better)", found)
 
 
 def headroom(cell: Cell) -> float | None:
-    """Powers of ten between the closest figure of parity and its bound, 0 to ``MOST_DECADES``; None without one."""
-    if cell.parity is None:
-        return None
-    figures = [figure for item in cell.parity.comparisons for figure in item.figures if figure.bound is not None]
-    return min((_decades(figure) for figure in figures), default=None)
+    """Powers of ten between a cell's telling figure and its bound, 0 to ``MOST_DECADES``; None without one."""
+    _, figure = matrix.telling(cell)
+    return None if figure is None or figure.bound is None else _decades(figure)
 
 
 def _decades(figure: Figure) -> float:

@@ -19,6 +19,8 @@ MOST_ROWS = 60
 """A table that is longer is no table any more; the report has every cell."""
 SIGNS = {"<=": "≤", ">=": "≥"}
 MARKS = {Status.FAILED: "❌", Status.SKIPPED: "➖"}
+REFERENCES = {"quantized eager": "the quantized model"}
+"""What a comparison is against, where the report's own word says little."""
 VERDICTS = {"faithful": "small", "degraded": "⚠️ noticeable", "damaged": "🛑 damaged"}
 """exporter/bounds.py's verdicts in a word; any other is shown as it is."""
 
@@ -125,16 +127,18 @@ def _parity(cell: Cell) -> str:
     """The figure that says most about the file beside its bound."""
     if cell.parity is None:
         return "–"
-    comparison, figure = _telling(cell)
+    comparison, figure = telling(cell)
     if comparison is None or figure is None:
         return "passed" if cell.parity.passed else "failed"
     sign = SIGNS.get(figure.relation) or text(figure.relation, 10)
     bound = "" if figure.bound is None else f"{'' if figure.passed else ', bound'} {sign} {_short(figure.bound)}"
     name = text(figure.name.replace("_", " "), 60)
-    return f"**{_short(figure.value)}**{bound}<br><sub>{name}<br>to {text(comparison.against, 40)}</sub>"
+    against = REFERENCES.get(comparison.against) or text(comparison.against, 40)
+    return f"**{_short(figure.value)}**{bound}<br><sub>{name}<br>to {against}</sub>"
 
 
-def _telling(cell: Cell) -> tuple[Comparison | None, Figure | None]:
+def telling(cell: Cell) -> tuple[Comparison | None, Figure | None]:
+    """The first figure that missed its bound; else the first with a bound, which is about the lowering."""
     comparisons = cell.parity.comparisons if cell.parity is not None else []
     pairs = [(item, figure) for item in comparisons for figure in item.figures]
     missed = [pair for pair in pairs if not pair[1].passed]

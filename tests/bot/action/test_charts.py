@@ -44,7 +44,7 @@ def test_headroom(value: float, bound: float, relation: str, passed: bool, expec
     assert charts.headroom(held(value, bound, relation, passed=passed)) == pytest.approx(expected)
 
 
-def test_headroom_is_that_of_the_closest_bound() -> None:
+def test_headroom_is_that_of_the_figure_in_the_table() -> None:
     assert charts.headroom(failed()) is None
     assert charts.headroom(cell(precision="8da4w")) == pytest.approx(1.69897)
 
