@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -18,6 +19,7 @@ from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, Mode
 
 if TYPE_CHECKING:
     from bot.job import Job, Outcome
+    from bot.publish.target import GitHubTarget
     from bot.sources import HubModel, LocalModel
 
 
@@ -26,10 +28,18 @@ if TYPE_CHECKING:
 @click.option("--repo", metavar="OWNER/NAME", help="Where the pull request goes.  [default: MODEL's own repository]")
 @click.option(
     "--publish",
-    type=click.Choice(["hub", "none"]),
+    type=click.Choice(["hub", "github", "none"]),
     default="hub",
     show_default=True,
-    help="Open a pull request on the Hub, or keep the files here.",
+    help="Open a pull request on the Hub or on GitHub, or keep the files here.",
+)
+@click.option("--folder", metavar="PATH", help="With GitHub: the model's folder in --repo.  [default: the root]")
+@click.option(
+    "--storage",
+    type=click.Choice(["lfs", "release"]),
+    default="lfs",
+    show_default=True,
+    help="With GitHub: files in Git LFS, or attached to a release.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the pull request that would be opened; open none.")
 @click.option(
@@ -49,6 +59,8 @@ def command(
     model: str,
     repo: str | None,
     publish: str,
+    folder: str | None,
+    storage: Literal["lfs", "release"],
     dry_run: bool,
     state: Path | None,
     memory_limit: int | None,
@@ -60,26 +72,31 @@ def command(
     with the files that passed, or refresh the one that is open.
 
     Nothing is exported when the repository has the files already. Killed at any moment, the same command again
-    goes on where it was. The token is HF_TOKEN, or that of `hf auth login`. Exit code 3: no file passed, nothing
-    was published.
+    goes on where it was. The token is HF_TOKEN, or that of `hf auth login`; for a pull request on GitHub it is
+    GITHUB_TOKEN. Exit code 3: no file passed, nothing was published.
     """
     from bot import credentials, job, sources, workspace
-    from bot.publish.target import HubTarget
+    from bot.publish.target import HubTarget, Target
 
     root = state or workspace.default_root()
     endpoint = (endpoint or credentials.default_endpoint()).rstrip("/")
     token = credentials.token_for(endpoint)
     source = sources.open_model(model, revision=revision, endpoint=endpoint, into=root / "work" / "models")
-    repo_id = target(source, repo) if publish == "hub" else None
-    if repo_id is not None and isinstance(source, sources.LocalModel):
-        source = sources.as_copy_of(source, repo_id, endpoint=endpoint, token=token)
+    to: Target | None = None
+    if publish == "github":
+        to = on_github(repo, folder, storage)
+    elif publish == "hub":
+        repo_id = target(source, repo)
+        to = HubTarget(repo_id=repo_id, endpoint=endpoint, token=token)
+        if isinstance(source, sources.LocalModel):
+            source = sources.as_copy_of(source, repo_id, endpoint=endpoint, token=token)
     asked = build_spec(model=source.ref, **spec)
     outcome = run_job(
         console,
         job.Job(
             source=source,
             spec=asked,
-            target=HubTarget(repo_id=repo_id, endpoint=endpoint, token=token) if repo_id is not None else None,
+            target=to,
             command=command_line(asked),
             root=root,
             dry_run=dry_run,
@@ -99,6 +116,20 @@ def target(source: LocalModel | HubModel, repo: str | None) -> str:
     if repo_id is None:
         raise NowhereToPublish("A directory on this machine belongs to no repository.")
     return repo_id
+
+
+def on_github(repo: str | None, folder: str | None, storage: Literal["lfs", "release"]) -> GitHubTarget:
+    """The folder of a GitHub repository that gets the pull request; raises NowhereToPublish, InvalidInput."""
+    from bot import githubapi
+    from bot.publish.target import GitHubTarget
+
+    if repo is None:
+        raise NowhereToPublish("--publish github needs the repository's name.")
+    client = githubapi.connect(
+        os.environ.get("GITHUB_TOKEN", "").strip() or None,
+        api_url=os.environ.get("GITHUB_API_URL") or githubapi.API_URL,
+    )
+    return GitHubTarget(client=client, repository=repo, folder=folder or ".", storage=storage)
 
 
 def run_job(console: Console, asked: Job) -> Outcome:

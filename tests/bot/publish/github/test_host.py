@@ -373,9 +373,11 @@ def test_actions_that_may_not_open_pull_requests(repo: Repository) -> None:
         repo.publish(repo.report())
     assert "Actions, General" in (caught.value.advice or "")
     repo.there.repo.actions_may_open_pulls = True
-    commits = repo.there.log(repo.branch)
+    left = repo.there.head(repo.branch)
+    repo.github.clear()
     assert repo.publish(repo.report()).operation == "created"
-    assert repo.there.log(repo.branch) == commits, "the branch that was left is used"
+    assert repo.there.head(repo.branch) == left, "the branch that was left is used"
+    assert repo.writes() == ["POST /pulls"]
 
 
 @pytest.mark.parametrize("rule", ["creation", "update"])
