@@ -24,6 +24,7 @@ import uvicorn
 from bot.localhub.server import bind, endpoint_of
 from tests.localgithub import git as gits
 from tests.localgithub.app import create_app
+from tests.localgithub.errors import DOCS
 from tests.localgithub.git import Who
 from tests.localgithub.localrepo import LocalRepo
 from tests.localgithub.state import ACTIONS_BOT, Repo, State, Token, TokenKind
@@ -144,7 +145,15 @@ class RunningGitHub:
     ) -> Fault:  # fmt: skip
         """Inject a fault into requests whose raw path matches the regular expression ``path``: an HTTP status before
         the work, ``drop`` (the reply is lost after it) or ``drop_before``. ``times=-1``: for ever."""
-        fault = Fault(method, re.compile(path), action, skip, times, headers or {}, body or {})
+        fault = Fault(
+            method,
+            re.compile(path),
+            action,
+            skip,
+            times,
+            headers or {},
+            {"documentation_url": DOCS, **body} if body else {},
+        )
         return self._inject(fault)
 
     def slow(self, path: str, seconds: float, *, method: str = "*", times: int = 1) -> Fault:

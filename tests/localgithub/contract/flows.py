@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 from github import GithubException, InputGitTreeElement
@@ -34,6 +35,57 @@ def everything(github: RunningGitHub) -> None:
     client(github).get_repo(fork.full_name)
     local.rename("other")
     gh.get_repo("acme/contract")
+
+
+def refusals(github: RunningGitHub) -> None:
+    """One refusal of each kind: their documents have shapes of their own."""
+    local = github.create_repo("acme", "refusals")
+    sha, number = local.head() or "", local.open_issue("eve")
+    local.commit({"a": b"1"}, branch="ptebot/x")
+    local.commit({"a": b"2"})
+    local.protect("locked/**")
+    repo = client(github, github.installation_token(local)).get_repo(local.full_name)
+    reader = client(github, github.fork_token(local)).get_repo(local.full_name)
+    pull = repo.create_pull(base="main", head="ptebot/x", title="T")
+    empty = github.create_repo("acme", "empty", {})
+    local.lock(number)
+    calls: list[Callable[[], object]] = [
+        lambda: client(github, "ghs_wrong").get_repo(local.full_name),
+        lambda: client(github).get_repo("acme/nothing"),
+        lambda: reader.create_git_blob("x", "utf-8"),
+        lambda: reader.create_issue("x"),
+        lambda: repo.create_issue("x" * 257),
+        lambda: repo.get_issue(number).create_comment("locked"),
+        lambda: repo.get_issue(99),
+        lambda: repo.create_pull(base="main", head="ptebot/x", title="T"),
+        lambda: repo.create_pull(base="main", head="absent", title="T"),
+        lambda: repo.create_pull(base="main", head="main", title="T"),
+        lambda: repo.create_pull(base="main", head="ptebot/x", title="T", body="x" * 65_537),
+        pull.merge,
+        lambda: pull.merge(sha=sha),
+        lambda: repo.create_git_ref("refs/heads/main", sha),
+        lambda: repo.create_git_ref("refs/heads/locked/x", sha),
+        lambda: repo.get_git_ref("heads/ptebot/x").edit(sha),
+        lambda: repo.get_git_ref("heads/absent").object,
+        lambda: repo.create_git_tree([InputGitTreeElement("x", "100644", "blob", sha=None)], repo.get_git_tree(sha)),
+        lambda: client(github, github.create_user("acme")).get_repo(empty.full_name).create_git_blob("x", "utf-8"),
+        lambda: client(github, github.create_user("acme")).get_repo(local.full_name).create_check_run("x", sha),
+        lambda: repo.create_check_run("x", "0" * 40),
+        lambda: repo.get_commit(sha).create_status("success", description="x" * 141),
+        lambda: repo.get_commit("absent"),
+        lambda: repo.compare("main", "absent"),
+        lambda: repo.get_contents("absent"),
+        lambda: repo.get_release("absent"),
+        lambda: repo.get_collaborator_permission("nobody"),
+        lambda: repo.create_git_release("v1", "v1", "", target_commitish="absent"),
+    ]
+    for call in calls:
+        try:
+            call()
+        except GithubException as error:
+            assert 400 <= error.status < 500
+        else:
+            raise AssertionError("this was to be refused")
 
 
 def _git(repo: Repository) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.localgithub.app import create_app
-from tests.localgithub.contract.flows import everything
+from tests.localgithub.contract.flows import everything, refusals
 from tests.localgithub.contract.prism import violations
 from tests.localgithub.contract.spec import Spec
 from tests.localgithub.contract.tools import Tools
@@ -25,6 +25,7 @@ UNDESCRIBED = "GET /repos/{owner}/{repo}/statuses/{sha}"
 def traffic() -> list[Exchange]:
     with running_github() as github:
         everything(github)
+        refusals(github)
         return github.api_requests()
 
 
@@ -37,6 +38,7 @@ def test_what_does_not_fit_is_found(traffic: list[Exchange], contract: Tools, tm
         return next(item for item in traffic if item.method == method and item.path.endswith(end) and item.status < 300)
 
     pull, listing, check = one("POST", "/pulls"), one("GET", "/pulls"), one("POST", "/check-runs")
+    refused = next(item for item in traffic if item.method == "POST" and item.status == 422)
     reply = {key: value for key, value in pull.response.items() if key != "user"}
     wrong = [
         replace(pull, path="/repos/acme/tiny/pull"),
@@ -45,6 +47,7 @@ def test_what_does_not_fit_is_found(traffic: list[Exchange], contract: Tools, tm
         replace(pull, response=reply),
         replace(pull, response={**pull.response, "number": "1"}),
         replace(pull, status=202),
+        replace(refused, response={"message": "Validation Failed"}),
         replace(listing, query=[("state", "merged")]),
         replace(listing, query=[("heads", "x")]),
         replace(check, body={**check.body, "output": {"title": "t"}}),
@@ -53,6 +56,7 @@ def test_what_does_not_fit_is_found(traffic: list[Exchange], contract: Tools, tm
     words = (
         "GitHub has no such operation", "body property .labels", "request.body.title", "property 'user'",
         "response.body.number", "(202)", "request.query.state", "query parameter heads", "property 'summary'",
+        "property 'documentation_url'",
     )  # fmt: skip
     assert [word for word in words if not any(word in text for text in found)] == []
 

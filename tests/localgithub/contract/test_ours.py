@@ -18,7 +18,7 @@ from bot.triggers.request import Origin
 from tests.bot import reports
 from tests.bot.publish.github.repositories import repository
 from tests.localgithub.contract.prism import violations
-from tests.localgithub.contract.sites import sites, watching
+from tests.localgithub.contract.sites import bypasses, sites, watching
 from tests.localgithub.contract.tools import Tools
 from tests.localgithub.tap import Exchange
 from tests.localgithub.testing import RunningGitHub, running_github
@@ -165,6 +165,7 @@ def test_no_request_of_ours_is_left_out(sent: Sent) -> None:
         if not any(site.file == file and site.first <= line <= site.last for file, line in sent.reached)
     ]
     assert missed == []
+    assert list(bypasses()) == []
 
 
 def test_nothing_secret_was_recorded(sent: Sent) -> None:
