@@ -231,7 +231,13 @@ def load(path: Path, *, required: bool) -> Config:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the file (draft 2020-12), for editors."""
     schema = Config.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": ".ptebot.yml"}
+    one_or_several = {"not": {"required": ["model", "models"]}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        **one_or_several,
+        "title": ".ptebot.yml",
+    }
 
 
 def _read(path: Path, required: bool) -> str | None:

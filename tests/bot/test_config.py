@@ -206,6 +206,7 @@ def test_the_schema_agrees_with_the_reader(tmp_path: Path) -> None:
         {"bounds": {"kl_mean": 1}},
         {"bounds": {"kl": 0}},
         {"models": []},
+        {"model": "a/b", "models": [{"model": "c/d"}]},
         {"models": [{"backends": ["xnnpack"]}]},
         {"enabled": "no"},
         {"endpoint": "x"},
