@@ -48,7 +48,9 @@ MOST_FILES = 20_000
 """Entries of one folder that are listed before a repository is refused."""
 SHA = re.compile(r"[0-9a-f]{40}")
 _SECRET = re.compile(
-    r"\bhf_[A-Za-z0-9]{8,}|(?<=bearer )[^\s'\"]+|(?<=://)[^\s/@]+(?=@)|\?[^\s'\"]*=[^\s'\"]*", re.IGNORECASE
+    r"\bhf_[A-Za-z0-9_]{8,}[\w.-]*|\beyJ[\w-]+\.[\w.-]+|(?<=bearer )[^\s'\"]+|(?<=://)[^\s/@]+(?=@)"
+    r"|\?[^\s'\"]*=[^\s'\"]*",
+    re.IGNORECASE,
 )
 """Tokens by shape, credentials in a URL, and queries, which may be signatures."""
 

@@ -22,7 +22,7 @@ ROLES: tuple[OrgRole, ...] = ("admin", "write", "contributor", "read")
 # The same characters as huggingface_hub's own validate_repo_id allows in one part of a repo id.
 NAME = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 # First segments of this server's own addresses; an owner of that name could not be reached.
-RESERVED = frozenset({"api", "static", "login", "new", "datasets", "spaces", "models", "settings", "_lfs"})
+RESERVED = frozenset({"api", "static", "login", "new", "datasets", "spaces", "models", "settings", "oauth", "_lfs"})
 
 
 class Level(IntEnum):
@@ -53,6 +53,8 @@ class Caller:
     token_name: str
     token_role: TokenRole
     token_created: str
+    only_repo: str | None = None
+    """The id of the one repository that the token is for (``bot.localhub.oidc``)."""
 
 
 def check_name(name: object, what: str = "name") -> str:

@@ -33,6 +33,7 @@ from bot.localhub import (
     githttp,
     lfs,
     models,
+    oidc,
     pages,
     webhooks,
 )
@@ -86,6 +87,7 @@ def _routes(hub: Hub) -> list[BaseRoute]:
     upload = "/_lfs/{repo_id}/{oid}/{size:int}"
     return [
         api("GET", "/api/whoami-v2", models.whoami),
+        api("POST", "/oauth/token", oidc.exchange),
         api("POST", "/api/localhub/users", models.create_user),
         api("POST", "/api/validate-yaml", models.validate_yaml),
         api("POST", "/api/repos/create", models.create),
@@ -193,12 +195,13 @@ def _authenticate(request: Request, hub: Hub) -> Caller | None:
             token = base64.b64decode(token, validate=True).decode().partition(":")[2]
         except (binascii.Error, ValueError):
             token = ""
-    caller = hub.accounts.caller(token) if scheme.lower() in ("bearer", "basic") else None
+    known = oidc.caller(hub, token) if token.startswith(oidc.PREFIX) else hub.accounts.caller(token)
+    caller = known if scheme.lower() in ("bearer", "basic") else None
     if caller is None:
         raise HubError(401, "Invalid credentials in Authorization header")
     if scheme.lower() == "basic" and request.method not in ("GET", "HEAD"):
         # A browser sends Basic along with what other sites make it send; no change may come of that.
-        return Caller(caller.user, caller.token_name, "read", caller.token_created)
+        return Caller(caller.user, caller.token_name, "read", caller.token_created, caller.only_repo)
     return caller
 
 

@@ -22,9 +22,11 @@ from bot.localhub.errors import HubError, bad_request, forbidden, repo_not_found
 
 if TYPE_CHECKING:
     from bot.localhub.deliveries import Deliveries
+    from bot.localhub.oidc import Publisher
     from bot.localhub.repos import Repo, Repos
 
 MIB = 1024 * 1024
+LIFETIME_SECONDS = 3600
 SLASH = "\x1f"
 """Stands for an encoded slash while routes are matched: ``refs%2Fpr%2F1`` is one part of an address."""
 
@@ -54,6 +56,12 @@ class Hub:
     deliveries: Deliveries
     signing_key: bytes
     lock_file: int
+    publishers: list[Publisher] = field(default_factory=list)
+    """Trusted publishers of repositories; kept in memory only."""
+    token_seconds: int = LIFETIME_SECONDS
+    """How long a token lives that one of them was given."""
+    tells_publishers: bool = False
+    """Whether such a token is told who it is; what the Hub does there is not documented."""
     locks: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
     """One lock per repository id (and per purpose): the writers of one repository take turns."""
 
@@ -129,6 +137,8 @@ class Call:
             raise HubError(401, "Please sign in: this needs a token")
         if writing and self.caller.token_role != "write":  # noqa: S105 - a role, not a secret
             raise forbidden("This token is read-only; use one with the role write")
+        if self.caller.only_repo is not None and not self._in_its_repo():
+            raise forbidden("This token is for another repository")
         return self.caller.user
 
     def repo(self, need: Level = Level.READ, *, writing: bool | None = None) -> Repo:
@@ -149,7 +159,13 @@ class Call:
             raise forbidden("You have no write access to this repository" if need == Level.WRITE else "Owners only")
         return repo
 
+    def _in_its_repo(self) -> bool:
+        repo = self.hub.repos.find(self.param("ns"), self.param("name"))
+        return repo is not None and self.caller is not None and repo.id == self.caller.only_repo
+
     def level(self, repo: Repo) -> Level:
+        if self.caller is not None and self.caller.only_repo == repo.id:
+            return Level.WRITE
         return self.hub.accounts.level(
             self.user, owner_id=repo.owner.id, creator_id=repo.creator_id, private=repo.private
         )

@@ -24,10 +24,10 @@ _INFO = ("author", "cardData", "createdAt", "disabled", "downloads", "gated", "l
 
 def whoami(call: Call) -> Response:
     """GET /api/whoami-v2."""
-    user = call.signed_in()
     caller = call.caller
-    if caller is None:
-        raise HubError(401, "Please sign in")
+    if caller is None or (caller.only_repo is not None and not call.hub.tells_publishers):
+        raise HubError(401, "Please sign in" if caller is None else "Invalid username or password.")
+    user = caller.user
     token = {"displayName": caller.token_name, "role": caller.token_role, "createdAt": caller.token_created}
     orgs = [
         {

@@ -26,6 +26,7 @@ from bot.localhub.accounts import OrgRole, TokenRole
 from bot.localhub.app import create_app
 from bot.localhub.context import Hub, Limits
 from bot.localhub.hub import open_hub
+from bot.localhub.oidc import Publisher
 
 RECORDED = 4 * 1024 * 1024
 
@@ -145,6 +146,13 @@ class RunningHub:
         for org, org_role in (orgs or {}).items():
             accounts.join(accounts.create(org, is_org=True), user, org_role)
         return accounts.new_token(user, role)
+
+    def trust(self, repo_id: str, issuer: str, **claims: str) -> None:
+        """Make ``issuer`` a trusted publisher of a repository: its identity tokens with these claims are exchanged."""
+        repo = self.hub.repos.find(*repo_id.split("/"))
+        if repo is None:
+            raise LookupError(repo_id)
+        self.hub.publishers.append(Publisher(repo_id=repo.id, issuer=issuer, claims=claims))
 
     def fail(
         self, path: str, action: Literal["drop", "drop_before"] | int, *, method: str = "*", skip: int = 0,

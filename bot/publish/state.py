@@ -13,7 +13,7 @@ from huggingface_hub import DiscussionComment, DiscussionWithDetails, HfApi
 from pydantic import ValidationError
 
 from bot import plan
-from bot.errors import CardInvalid, PublishFailed, UnsafeRepository
+from bot.errors import CardInvalid, HubRefused, NotAuthorized, PublishFailed, RepoNotFound, UnsafeRepository
 from bot.hubapi import SHA, TreeFile, asking, list_folder, read_file
 from bot.publish import marker
 from bot.publish.card import FOLDER, MANIFEST
@@ -24,6 +24,8 @@ from exporter.report import Report, SourceFile
 
 MAX_MANIFEST_BYTES = 16 << 20
 CARD = "README.md"
+PUBLISHERS_TOKEN = "hf_jwt_"  # noqa: S105 - what such a token begins with
+SYSTEM_USER = "[OIDC]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +115,25 @@ class State:
 
 
 def me(api: HfApi) -> str | None:
-    """The account that the client's token belongs to; None without a token."""
+    """The account that the client's token belongs to; None without a token.
+
+    A token for one repository (a trusted publisher's) belongs to a user of the Hub's own, ``[OIDC]``, and the Hub
+    need not say so (https://huggingface.co/docs/hub/trusted-publishers tells the user, and nothing of whoami).
+    """
     if not api.token:
         return None
-    with asking("asking who the token belongs to", api):
-        return str(api.whoami(cache=True)["name"])
+    try:
+        with asking("asking who the token belongs to", api):
+            return str(api.whoami(cache=True)["name"])
+    except (NotAuthorized, HubRefused, RepoNotFound):
+        if str(api.token).startswith(PUBLISHERS_TOKEN):
+            return SYSTEM_USER
+        raise
+
+
+def _wrote(author: str, name: str) -> bool:
+    """Whether ``name``, an author's as the Hub shows it, is us. No account's name can begin with a bracket."""
+    return name == author or (author.startswith("[") and name.startswith("["))
 
 
 def look(api: HfApi, repo_id: str, author: str | None, known: Collection[int] = ()) -> State:
@@ -175,9 +191,13 @@ def _manifest(api: HfApi, repo_id: str, commit: str, listed: TreeFile | None) ->
 def _pulls(api: HfApi, repo_id: str, author: str, known: set[int]) -> list[Pull]:
     with asking(f"listing the pull requests of {repo_id}", api):
         listed = api.get_repo_discussions(
-            repo_id, author=author, discussion_type="pull_request", discussion_status="all"
+            repo_id,
+            author=None if author == SYSTEM_USER else author,
+            discussion_type="pull_request",
+            discussion_status="all",
         )
-        nums = {d.num for d in listed if d.is_pull_request and d.author == author and d.status != "merged"} | known
+        ours = (d for d in listed if d.is_pull_request and _wrote(author, d.author) and d.status != "merged")
+        nums = {d.num for d in ours} | known
         details = [api.get_discussion_details(repo_id, num) for num in sorted(nums)]
     return [pull for item in details if (pull := _ours(item, author, item.num in known)) is not None]
 
@@ -185,12 +205,14 @@ def _pulls(api: HfApi, repo_id: str, author: str, known: set[int]) -> list[Pull]
 def _ours(details: DiscussionWithDetails, author: str, known: bool) -> Pull | None:
     """A pull request of this author whose description has our marker (or that is known), and that is not merged."""
     comments = [event for event in details.events if isinstance(event, DiscussionComment)]
-    if not comments or comments[0].author != author or details.author != author or details.status == "merged":
+    if not comments or details.status == "merged":
+        return None
+    if not _wrote(author, comments[0].author) or not _wrote(author, details.author):
         return None
     found = marker.parse(comments[0].content) or (marker.MISSING if known else None)
     if found is None:
         return None
-    closing = [one for one in comments[1:] if one.author == author and one.content.startswith(marker.CLOSED)]
+    closing = [one for one in comments[1:] if _wrote(author, one.author) and one.content.startswith(marker.CLOSED)]
     return Pull(
         num=details.num,
         status=details.status,
