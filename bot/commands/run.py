@@ -14,6 +14,7 @@ import click
 from bot.commands.options import build_spec, hub_options, memory_option, output_options, spec_options
 from bot.console import Console
 from bot.errors import NowhereToPublish
+from bot.publish.places import DIRECTORY
 from exporter.errors import NoGoodCell
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
 
@@ -197,8 +198,8 @@ def _show_preview(console: Console, outcome: Outcome) -> None:
 def command_line(spec: ExportSpec) -> str:
     """What a person would type to make the same files: defaults are left out."""
     default = ExportSpec(model=ModelRef())
-    words = ["ptebot", "export", spec.model.repo_id or "MODEL_DIRECTORY"]
-    if spec.model.revision:
+    words = ["ptebot", "export", spec.model.repo_id or DIRECTORY]
+    if spec.model.repo_id and spec.model.revision:
         words += ["--revision", spec.model.revision]
     if spec.backends != DEFAULT_BACKENDS:
         words += ["--backends", ",".join(spec.backends)]

@@ -16,6 +16,8 @@ from exporter.report import Cell
 
 FOLDER = "executorch"
 """Of the repository, or of the model's folder in it."""
+DIRECTORY = "MODEL_DIRECTORY"
+"""In a command that is shown: the model's directory, where nobody else knows what it is called."""
 REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 """``owner/name`` as huggingface_hub's validate_repo_id takes it."""
 

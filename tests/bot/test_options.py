@@ -45,6 +45,11 @@ def test_the_command_line_of_a_spec_makes_it_again(spec: ExportSpec) -> None:
     assert _spec(words[5:]) == spec
 
 
+def test_a_directory_has_no_revision_to_ask_for() -> None:
+    spec = ExportSpec(model=ModelRef(name="tiny", revision="1" * 40))
+    assert command_line(spec) == "ptebot export MODEL_DIRECTORY"
+
+
 @pytest.mark.parametrize("value", ["kl_mean", "kl_mean=", "kl_mean=small", "=", ""])
 def test_a_bound_is_a_name_and_a_number(value: str) -> None:
     with pytest.raises(click.UsageError, match="NAME=VALUE"):

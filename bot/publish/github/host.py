@@ -24,7 +24,7 @@ from bot.publish.github.lfs import Large
 from bot.publish.github.read import Reader, Repository
 from bot.publish.github.release import Attachment, Shelf
 from bot.publish.offer import Change, Offer, Put, make_offer
-from bot.publish.places import FOLDER, InTheClone, OnARelease, Place
+from bot.publish.places import DIRECTORY, FOLDER, InTheClone, OnARelease, Place
 from bot.publish.state import CARD, Branch, Pull, State
 from exporter.errors import InvalidModelDirectory
 from exporter.report import Report
@@ -105,7 +105,8 @@ class GitHubHost:
         return self._repo or self._resolve()
 
     def _branch(self) -> str:
-        return names.branch(self._folder, self._slug_name)
+        other = self._base if self._base != self._known().default_branch else None
+        return names.branch(self._folder, self._slug_name, other)
 
     def _with_assets(self, branch: Branch) -> Branch:
         """The branch with its release's files, where that is where they are to be."""
@@ -125,7 +126,7 @@ class GitHubHost:
     # -- what is offered -----------------------------------------------------------------------------------------------
 
     def make_offer(self, report: Report, out_dir: Path, command: str) -> Offer:
-        offer = make_offer(report, out_dir, place=self._place(report), command=command)
+        offer = make_offer(report, out_dir, place=self._place(report), command=command.replace(DIRECTORY, self._folder))
         return replace(offer, in_tree=self._storage == "lfs", front_matter=False)
 
     def _place(self, report: Report) -> Place:

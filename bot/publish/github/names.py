@@ -45,17 +45,26 @@ def slug(folder: str, repository: str) -> str:
     Args:
         repository: its name without the owner; the word for ``.``.
     """
-    whole = repository if folder == "." else folder
-    word = whole.replace("/", "--")
-    # A name that has "--" itself could be another one's, and so could a folder of the repository's own name.
-    if _PLAIN.fullmatch(word) and "--" not in whole and (folder == "." or folder != repository):
+    # A folder of the repository's own name is another model than the root.
+    return _word(repository if folder == "." else folder, exact=folder == "." or folder != repository)
+
+
+def _word(path: str, *, exact: bool = True) -> str:
+    """One word for a path: with ``--`` for each slash where that can be no other's word, else with a hash."""
+    word = path.replace("/", "--")
+    if exact and "--" not in path and _PLAIN.fullmatch(word):
         return word
     plain = re.sub(r"[^A-Za-z0-9_]+", "-", word).strip("-")[:60] or "model"
-    return f"{plain}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    return f"{plain}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
-def branch(folder: str, repository: str) -> str:
-    return f"{PREFIX}{slug(folder, repository)}"
+def branch(folder: str, repository: str, base: str | None = None) -> str:
+    """The branch that the pull request comes from.
+
+    Args:
+        base: the branch that it goes to; None for the default one.
+    """
+    return f"{PREFIX}{slug(folder, repository)}" + (f"@{_word(base)}" if base is not None else "")
 
 
 def tag(folder: str, repository: str) -> str:

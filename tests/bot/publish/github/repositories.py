@@ -81,7 +81,7 @@ class Repository:
         return self.target(**options).publish(
             report,
             out,
-            command="ptebot export models/tiny",
+            command="ptebot export MODEL_DIRECTORY --precision fp32",
             dry_run=dry_run,
             progress=lambda one: said.append(one.message) if said is not None else None,
         )

@@ -58,6 +58,7 @@ def test_one_commit_on_one_pull_request(repo: Repository) -> None:
     assert "---" not in card.split(BEGIN)[0], "no front matter is made for a README.md on GitHub"
     assert 'repo = "models/tiny"  # in a clone of this repository' in section
     assert "ptebot rebuild --model models/tiny models/tiny/executorch/manifest.json" in section
+    assert "ptebot export models/tiny --precision fp32" in section
     assert "huggingface" not in section
     assert repo.there.files(repo.branch)["README.md"] == b"# All\n"
     issue = repo.there.repo.issues[1]
@@ -252,6 +253,10 @@ def test_another_base(repo: Repository) -> None:
     assert pull is not None and pull.base == "dev"
     with pytest.raises(GitHubNotFound, match="no branch 'nothing'"):
         repo.publish(report, base="nothing")
+    assert repo.publish(repo.report(), base="main").pr_num == 2, "each branch has a pull request of its own"
+    assert repo.publish(report, base="dev").pr_num == 1
+    assert repo.publish(repo.report()).pr_num == 2, "the default branch, named or not, is one"
+    assert repo.there.branches() == ["dev", "main", "ptebot/models--tiny", "ptebot/models--tiny@dev"]
 
 
 def test_several_open_ones_become_one(repo: Repository) -> None:

@@ -29,6 +29,15 @@ def test_each_folder_has_its_own_word_which_git_takes() -> None:
             assert name.count("/") <= 3, "no branch is a folder of another's"
 
 
+def test_each_base_has_its_own_branch_which_git_takes() -> None:
+    bases = [None, "dev", "release/1", "release--1", "a@b", "x y", "-"]
+    found = [branch("tiny", "repo", base) for base in bases]
+    assert found[:3] == ["ptebot/tiny", "ptebot/tiny@dev", "ptebot/tiny@release--1"]
+    assert len(set(found)) == len(found)
+    for name in found:
+        subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=True)
+
+
 def test_plain_names_stay_readable() -> None:
     assert branch("models/tiny", "repo") == "ptebot/models--tiny"
     assert branch(".", "tiny-llama.v2") == "ptebot/tiny-llama.v2"
