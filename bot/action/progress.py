@@ -107,11 +107,10 @@ class _Grouped:
 
 
 def heading(item: Progress) -> str:
-    """The title of the group that a step belongs to."""
-    stage = one_line(item.stage, 40)
-    if item.backend and item.stage != "rehearse":
-        return one_line(f"{item.backend} {item.precision or ''}", 80)
-    title = TITLES.get(item.stage, stage)
-    if item.precision and item.stage != "rehearse":
-        return one_line(f"{title if item.stage != 'reference' else 'Prepare'} {item.precision}", 80)
-    return title
+    """The title of the group that a step belongs to; never empty."""
+    stage = TITLES.get(item.stage, one_line(item.stage, 40))
+    if item.stage == "rehearse":
+        return stage
+    if item.precision and item.stage == "reference":
+        stage = TITLES["quantize"]
+    return one_line(f"{item.backend or stage} {item.precision or ''}", 80) or "Work"

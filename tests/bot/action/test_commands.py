@@ -112,6 +112,7 @@ def test_groups_stay_whole(title: str, inside: str, result: str) -> None:
 
 @settings(deadline=None)
 @given(items=st.lists(st.tuples(hostile, hostile, hostile, hostile), max_size=4))
+@example(items=[("cell", " ", "", ""), ("", "", "", "x")])
 def test_progress_gives_only_groups(items: list[tuple[str, str, str, str]]) -> None:
     out, said = make()
     with grouped(out) as show:
