@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bot import githubapi
+from bot import githubapi, githubfailures
 from bot.errors import (
     BranchProtected,
     CommitConflict,
@@ -23,7 +23,8 @@ from bot.errors import (
     GitHubUnreachable,
     RepositoryReadOnly,
 )
-from bot.githubapi import accepted_rights, asking, connect, found_or, same_account, scrub
+from bot.githubapi import asking, connect, found_or, same_account
+from bot.githubfailures import accepted_rights, scrub
 from exporter.errors import PtebotError
 
 TOKEN = "ghs_AbCdEfGhIjKlMnOp0123"
@@ -177,7 +178,7 @@ def test_one_that_ends_late_is_told_with_its_time(server: Server) -> None:
 
 
 def test_one_that_does_not_end_is_not_waited_for_for_ever(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(githubapi, "NO_HINT_SECONDS", 0.01)
+    monkeypatch.setattr(githubfailures, "NO_HINT_SECONDS", 0.01)
     server.answer(*[(403, {}, said("You have exceeded a secondary rate limit. Please wait."))] * 20)
     with pytest.raises(GitHubRateLimited):
         write(server)
@@ -254,6 +255,11 @@ def test_the_account_of_a_person_and_of_an_app(server: Server) -> None:
     )
     assert connect(TOKEN, api_url=server.url).me() == "github-actions[bot]"
     assert server.requests[-1] == ("POST", "/graphql")
+    server.answer(
+        (403, {}, said("Resource not accessible by integration")),
+        (200, {}, {"data": None, "errors": [{"type": "FORBIDDEN", "message": "Resource not accessible"}]}),
+    )
+    assert connect(TOKEN, api_url=server.url).me() == "github-actions[bot]"
     with pytest.raises(GitHubNotAuthorized):
         connect(None, api_url=server.url).me()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bot import plan
-from bot.errors import GitHubNotFound, GitHubUnreachable, PublishFailed
+from bot.errors import GitHubNotFound, GitHubUnreachable, LargeFileRefused, PublishFailed
 from bot.export_process import OnProgress, Progress
 from bot.githubapi import Client, asking
 from bot.hubapi import TreeFile
@@ -178,7 +178,7 @@ class GitHubHost:
             if tip is not None:
                 committer.check_ours(branch, tip, now.head)
             changes = self.changes(offer, main, main.card)
-            self._store(offer, changes)
+            self._store(now, offer, changes)
             commit = committer.make(changes, base=now.head, parents=[now.head], message=self._message(offer))
             if tip is None:
                 committer.start(branch, commit)
@@ -201,7 +201,7 @@ class GitHubHost:
             self._refuse_others(committer, now.head, branch, pull)
             start, parents = main, [branch.commit, now.head]
         changes = self.changes(offer, start, main.card)
-        self._store(offer, changes)
+        self._store(now, offer, changes)
         commit = committer.make(changes, base=start.commit, parents=parents, message=self._message(offer))
         committer.advance(self._branch(), commit)
 
@@ -236,7 +236,7 @@ class GitHubHost:
 
     # -- storing -------------------------------------------------------------------------------------------------------
 
-    def _store(self, offer: Offer, changes: list[Change]) -> None:
+    def _store(self, now: State, offer: Offer, changes: list[Change]) -> None:
         """Put the files where the commit will point to, before it does."""
         repo = self._known()
         if self._storage == "release":
@@ -253,6 +253,11 @@ class GitHubHost:
             for one in changes
             if isinstance(one, Put) and isinstance(one.content, Path)
         ]
+        if large and self._reader.lfs_elsewhere(repo, now.head):
+            raise LargeFileRefused(
+                f"The .lfsconfig of {repo.full_name} sends Git LFS to another server than GitHub.",
+                remedy="Set `storage: release` to attach the files to a release.",
+            )
         storage = lfs.Storage(self._client, repo.clone_url)
         storage.store(large, self._branch(), self._sent("uploading to Git LFS"))
 

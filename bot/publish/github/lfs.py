@@ -22,7 +22,8 @@ import requests
 
 from bot import hashes
 from bot.errors import GitHubRefused, GitHubUnreachable, LargeFileRefused, OutputNotTrusted
-from bot.githubapi import Client, refusal, scrub, translated
+from bot.githubapi import Client, translated
+from bot.githubfailures import refusal, scrub
 from bot.publish.github import transfer
 from bot.publish.github.transfer import TIMEOUT_SECONDS, Body, Sent, words
 

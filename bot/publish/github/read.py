@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from bot.errors import GitHubNotFound, GitHubRefused, RepositoryReadOnly, Unsafe
 from bot.githubapi import Client, asking, same_account
 from bot.hubapi import MOST_FILES, SHA, TreeFile, check_path
 from bot.publish import marker
+from bot.publish.github import names
 from bot.publish.places import FOLDER
 from bot.publish.splice import MAX_CARD_BYTES
 from bot.publish.state import CARD, MAX_MANIFEST_BYTES, Branch, Pull
@@ -34,6 +36,7 @@ MOST_PULLS = 100
 MERGEABLE_LOOKS = 4
 MERGEABLE_SECONDS = 1.0
 """Between looks at whether a pull request can be merged, which GitHub works out in the background."""
+_LFS_URL = re.compile(r"^\s*(?:url|pushurl)\s*=", re.MULTILINE)
 _FILE_MODES = ("100644", "100755")
 
 
@@ -132,6 +135,13 @@ class Reader:
             self._branches[commit] = Branch(commit=commit, manifest=manifest, files=files, card=card)
         return self._branches[commit]
 
+    def lfs_elsewhere(self, repo: Repository, commit: str) -> bool:
+        """Whether the repository's ``.lfsconfig`` sends Git LFS to another server than GitHub."""
+        entry = self._tree(repo, commit).get(".lfsconfig")
+        if entry is None or entry["mode"] not in _FILE_MODES or int(entry.get("size", 0)) > pointers.LARGEST * 16:
+            return False
+        return _LFS_URL.search(self.blob(repo, entry["sha"]).decode("utf-8", "replace")) is not None
+
     def blob(self, repo: Repository, sha: str) -> bytes:
         """A file's bytes, by its git blob id."""
         if sha not in self._blobs:
@@ -215,7 +225,8 @@ class Reader:
     ) -> tuple[list[Pull], dict[int, dict[str, Any]]]:
         """Our pull requests from ``branch``, oldest first, merged ones left out; and what GitHub says of each.
 
-        Ours are those of our account with our marker, and those in ``known``.
+        Ours are those from this branch with our marker that our account opened, or another one with our commit on
+        top (a repository's token may change); and those in ``known``.
         """
         head = f"{repo.owner}:{branch}"
         with asking(f"listing the pull requests of {repo.full_name}", self.client, needs="pull-requests: read"):
@@ -236,11 +247,9 @@ class Reader:
         source = item["head"].get("repo") or {}
         if source.get("id") != repo.id or item["head"]["ref"] != branch or item.get("merged_at"):
             return None
-        if not same_account((item.get("user") or {}).get("login"), author):
-            return None
         body, num = item.get("body") or "", int(item["number"])
         told = marker.parse(body) or (marker.MISSING if num in known else None)
-        if told is None:
+        if told is None or not self._by_us(repo, item, author):
             return None
         is_open = item["state"] == "open"
         return Pull(
@@ -253,6 +262,11 @@ class Reader:
             closed_by_us=not is_open and marker.CLOSED in body,
             conflicts=is_open and self._conflicts(repo, num),
         )
+
+    def _by_us(self, repo: Repository, item: dict[str, Any], author: str) -> bool:
+        if same_account((item.get("user") or {}).get("login"), author):
+            return True
+        return names.is_our_commit(self.commit_message(repo, str(item["head"]["sha"])))
 
     def _conflicts(self, repo: Repository, num: int) -> bool:
         """Whether GitHub cannot merge it; False too where it has not worked that out after a few looks."""

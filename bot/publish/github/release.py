@@ -23,7 +23,8 @@ from bot.errors import (
     LargeFileRefused,
     OutputNotTrusted,
 )
-from bot.githubapi import Client, asking, found_or, refusal, translated
+from bot.githubapi import Client, asking, found_or, translated
+from bot.githubfailures import refusal
 from bot.publish.github import transfer
 from bot.publish.github.read import Repository
 from bot.publish.github.transfer import TIMEOUT_SECONDS, Body, Sent, words
@@ -178,6 +179,11 @@ class Shelf:
                 )
             except requests.RequestException as error:
                 raise (translated(error, doing, self._client) or error) from None
+        if reply.status_code == 422 and "immutable" in words(reply).lower():
+            raise GitHubRefused(
+                f"Releases of {repo.full_name} take no more files once they are published: they are immutable.",
+                remedy="Set `storage: lfs`, or let releases of this repository be changed (settings, under Releases).",
+            )
         if reply.status_code != 201:
             raise refusal(
                 reply.status_code,

@@ -181,6 +181,25 @@ def test_pull_requests_of_others_are_not_ours_even_with_our_marker(repo: Reposit
     assert repo.there.files(repo.branch)["x.txt"] == b"x"
 
 
+def test_another_token_finds_what_the_first_one_opened(repo: Repository) -> None:
+    repo.publish(repo.report())
+    owner = repo.client(repo.github.create_user("acme"))
+    assert repo.publish(repo.report(), client=owner).operation == "unchanged"
+    assert repo.publish(repo.report([reports.cell("portable")]), client=owner).operation == "updated"
+    assert repo.pulls() == [(1, "open")]
+    repo.there.close(1)
+    assert repo.publish(repo.report(), client=owner).operation == "none"
+
+
+def test_an_lfs_server_elsewhere_is_told(repo: Repository) -> None:
+    repo.there.commit({".lfsconfig": b"[lfs]\n\turl = https://lfs.example/\n"})
+    with pytest.raises(LargeFileRefused, match="another server"):
+        repo.publish(repo.report())
+    assert repo.writes() == []
+    repo.there.commit({".lfsconfig": b"[lfs]\n\tfetchexclude = *.bin\n"})
+    assert repo.publish(repo.report()).operation == "created"
+
+
 def test_a_branch_of_others_is_not_overwritten(repo: Repository) -> None:
     tip = repo.there.commit({"x.txt": b"x"}, branch=repo.branch)
     with pytest.raises(PublishFailed, match=f"{repo.branch} .* not ptebot's"):

@@ -128,6 +128,22 @@ def test_two_models_have_a_release_each(repo: Repository) -> None:
     assert tags == ["ptebot-models--other", "ptebot-models--tiny"]
 
 
+def test_a_dry_run_attaches_nothing(repo: Repository) -> None:
+    done = repo.publish(repo.report(), dry_run=True)
+    assert done.preview is not None and "/releases/download/" in done.preview.card_diff
+    assert [path for path, _ in done.preview.files] == ["models/tiny/executorch/manifest.json", "models/tiny/README.md"]
+    assert repo.writes() == [] and not repo.there.repo.releases
+
+
+def test_releases_that_cannot_be_changed(repo: Repository) -> None:
+    repo.github.fail(
+        r"/assets$", 422, method="POST", times=-1, body={"message": "Cannot upload assets to an immutable release."}
+    )
+    with pytest.raises(GitHubRefused, match="immutable") as caught:
+        repo.publish(repo.report())
+    assert "storage: lfs" in (caught.value.advice or "")
+
+
 def test_a_file_beyond_the_limit(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(release, "LARGEST_ASSET", 21)
     with pytest.raises(LargeFileRefused, match=r"tiny_portable_fp32-.*\(21 bytes\)"):
