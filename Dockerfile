@@ -19,6 +19,7 @@ RUN apt-get update \
 
 
 FROM python AS dependencies
+# Versions as above; the lists go with this stage, of which nothing but /opt/ptebot is kept.
 # hadolint ignore=DL3008,DL3009
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 # On PyPI, torch for x86 comes with CUDA; the builds for processors alone have an index of their own.
