@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot import docs
+from bot.action import remedies
 from exporter.errors import PtebotError
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "action" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -52,3 +53,9 @@ def test_an_entry_has_title_code_cause_and_remedy(cls: type[PtebotError]) -> Non
 
 def test_failures_that_are_left_out_exist() -> None:
     assert set(ELSEWHERE) <= {cls.__name__ for cls in docs._errors()}
+
+
+def test_every_stage_at_which_a_file_can_fail_is_told() -> None:
+    section = PAGE.split("## A single file")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([\w ]+)` \|", section, re.M)) == set(remedies.STAGES)
+    assert f"### {PtebotError.title}" in section
