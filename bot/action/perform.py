@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from bot import credentials, job, sources
-from bot.action import status
+from bot.action import keyless, status
 from bot.action.commands import Log
 from bot.action.files import Leaving
 from bot.action.inputs import Inputs
@@ -101,10 +102,10 @@ class _One:
 
     def run(self) -> Done:
         scene, given = self._scene, self._scene.given
-        source = self._source()
         target = None if given.publish == "none" or scene.rehearsal else target_of(self._work, scene)
-        if target is not None and isinstance(source, LocalModel) and isinstance(target, HubTarget):
-            source = sources.as_copy_of(source, target.repo_id, endpoint=scene.endpoint, token=given.hub_token)
+        source = self._source(target)
+        if isinstance(target, HubTarget) and isinstance(source, LocalModel):
+            source = sources.as_copy_of(source, target.repo_id, endpoint=scene.endpoint, token=target.read_token)
         spec = self._work.spec(source.ref)
         outcome = job.run(
             job.Job(
@@ -128,15 +129,18 @@ class _One:
         )
         return Done(work=self._work, story=self.story, folder=self.folder, manifest=self._manifest(outcome.published))
 
-    def _source(self) -> LocalModel | HubModel:
+    def _source(self, target: Target | None) -> LocalModel | HubModel:
         work, scene = self._work, self._scene
         if work.folder is None:
+            # A minted token is good for one repository; for another one it may be refused where none would do.
+            same = isinstance(target, HubTarget) and target.repo_id == work.model
+            token = target.read_token if same and isinstance(target, HubTarget) else scene.given.hub_token
             return sources.open_model(
                 work.model,
                 revision=work.revision,
                 endpoint=scene.endpoint,
                 into=scene.root / "models",
-                token_for=lambda _: scene.given.hub_token,
+                token_for=lambda _: token,
             )
         sha = scene.request.origin.sha or scene.env.get("GITHUB_SHA")
         return LocalModel(work.folder, ModelRef(name=work.name, revision=sha))
@@ -159,7 +163,7 @@ def target_of(work: Work, scene: Scene) -> Target:
 
     Raises:
         InvalidInput: its folder cannot be published to.
-        KeylessRefused: no token could be had.
+        KeylessRefused, NotAuthorized: there is no token for the Hub, so that the export need not even begin.
     """
     given, origin = scene.given, scene.request.origin
     if work.folder is not None and given.publish != "hub":
@@ -171,8 +175,17 @@ def target_of(work: Work, scene: Scene) -> Target:
             base=_branch(origin.ref or scene.env.get("GITHUB_REF")),
         )
     repo_id = given.repo or work.model
-    token = given.hub_token
-    return HubTarget(repo_id=repo_id, endpoint=scene.endpoint, token=token, read_token=given.hub_token)
+    if given.dry_run and not keyless.offered(scene.env):
+        return HubTarget(repo_id=repo_id, endpoint=scene.endpoint, token=given.hub_token, read_token=given.hub_token)
+
+    def mint() -> keyless.Token:
+        say = partial(scene.log.notice, "No short-lived token")
+        return keyless.hub_token(repo_id, scene.endpoint, given.hub_token, scene.env, say, mask=scene.log.mask)
+
+    first = mint()
+    # Good for an hour, which an export may outlast: the one to publish with is minted when it comes to that.
+    token = (lambda: mint().secret) if first.keyless else first.secret
+    return HubTarget(repo_id=repo_id, endpoint=scene.endpoint, token=token, read_token=first.secret)
 
 
 def _branch(ref: str | None) -> str | None:

@@ -20,7 +20,7 @@ from bot.action.perform import Scene, perform, target_of
 from bot.action.work import Work, plan
 from bot.cli import TERMINATED, Terminated
 from bot.config import Config
-from bot.errors import InvalidEvent
+from bot.errors import InvalidConfig, InvalidEvent
 from bot.export_process import OnProgress, Progress
 from bot.githubapi import Client
 from bot.replies import status
@@ -66,10 +66,6 @@ class _Step:
             told.ignored(request.reason)
             return
         told.why = request.why
-        owners = config.load(given.config_path, required=given.config_required)
-        if (reason := opted_out(owners, request)) is not None:
-            told.ignored(reason)
-            return
         client = githubapi.connect(given.github_token, api_url=env.get("GITHUB_API_URL") or githubapi.API_URL)
         talk = Conversation(
             client if given.github_token else None,
@@ -77,13 +73,20 @@ class _Step:
             run_url=_run_url(env),
             warn=self._warn if request.origin.comment_id is not None else self._log.say,
         )
-        if not talk.allowed():
+        try:
+            owners = config.load(given.config_path, required=given.config_required)
+        except InvalidConfig:
+            self.conversation = talk if talk.allowed() else None
+            raise
+        if (reason := opted_out(owners, request)) is not None:
+            told.ignored(reason)
+        elif not talk.allowed():
             reason = f"{request.origin.actor} may not write to {request.origin.repository}"
             talk.refuse(reason)
             told.ignored(reason)
         elif request.verb == "help":
             talk.help(request)
-            told.ignored(request.problem or "help was asked for")
+            told.ignored((request.problem or "help was asked for").rstrip("."))
         else:
             self.conversation = talk
             self._export(request, given, owners, client, talk)

@@ -15,6 +15,7 @@ from bot.action import perform, step
 from bot.cli import Terminated
 from bot.localhub.testing import RunningHub, running_hub
 from tests.bot.action.steps import Bench
+from tests.bot.issuer import running_issuer
 from tests.exporter.models import tiny_model
 from tests.localgithub.testing import RunningGitHub, running_github
 
@@ -171,6 +172,21 @@ def test_owners_can_switch_comments_off(bench: Bench) -> None:
     assert bench.github.api_requests("POST") == []
 
 
+def test_a_commenter_hears_of_a_configuration_that_is_wrong(bench: Bench) -> None:
+    bench.workspace.mkdir()
+    (bench.workspace / ".ptebot.yml").write_text("modle: acme/tiny\n")
+    event = bench.comment_event("/ptebot export")
+    result = bench.run("issue_comment", event)
+    assert result.code == 82
+    replies = bench.repo.comments(event["issue"]["number"])[1:]
+    assert len(replies) == 1
+    assert "`modle`" in replies[0].body.replace("&#96;", "`")
+    bench.github.create_user("mallory")
+    event = bench.comment_event("/ptebot export", login="mallory")
+    assert bench.run("issue_comment", event).code == 82
+    assert len(bench.repo.comments(event["issue"]["number"])) == 1
+
+
 # -- exports -----------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +214,23 @@ def test_a_push_becomes_a_pull_request_on_the_hub_and_again_changes_nothing(benc
     assert second.outputs["report"] == ""
     assert json.loads((bench.workspace / second.outputs["manifest"]).read_text()) == json.loads(manifest.read_text())
     assert len(bench.repo.repo.check_runs) == 1, "one check for a commit"
+
+
+def test_a_job_that_the_repository_trusts_needs_no_token(bench: Bench, model: Path) -> None:
+    repo_id, owner = _hub_model(bench, model)
+    with running_issuer() as issuer:
+        bench.env = dict(issuer.env)
+        refused = bench.run("push", bench.push_event(), model=repo_id, **SMALL)
+        assert (refused.code, refused.status) == (83, "error")
+        assert "Fetch the model" not in refused.log, "told before any work"
+        bench.hub.trust(repo_id, issuer.url, repository="acme/training")
+        first = bench.run("push", bench.push_event(), model=repo_id, **SMALL)
+        assert (first.code, first.outputs["pr-operation"]) == (0, "created")
+        assert [one.num for one in owner.get_repo_discussions(repo_id)] == [1]
+        again = bench.run("push", bench.push_event(), model=repo_id, output="other", **SMALL)
+        assert again.status == "unchanged", "our own pull request is known without a stored token too"
+        shown = "\n".join(line for line in first.log.splitlines() if not line.startswith("::add-mask::"))
+        assert "hf_jwt_" not in shown + first.summary + "".join(first.outputs.values())
 
 
 def test_a_comment_becomes_a_pull_request_on_github_with_one_reply(bench: Bench, model: Path) -> None:
