@@ -168,7 +168,9 @@ FENCE = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def _whole(fragment: str) -> str | None:
     """The workflow that a page shows a part of; None where it is YAML of another kind."""
     if re.search(r"^jobs:", fragment, re.MULTILINE):
-        return fragment
+        return (
+            fragment if re.search(r"^on:", fragment, re.MULTILINE) else f"name: page\non: workflow_dispatch\n{fragment}"
+        )
     if fragment.startswith("    permissions:"):
         return JOB + fragment
     if fragment.startswith("      - uses:"):
