@@ -33,6 +33,8 @@ STAND_IN = "ptebot-stand-in:bookworm"
 STAND_IN_PYTHON = (3, 11)
 """What Debian 12 has, and so the Python that packages are collected for."""
 PULL_SECONDS = 120
+MOST_CACHE = "8GB"
+"""What our own engine keeps of earlier builds: the layers of the last one, and some of those before."""
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
 """Debian's slim images leave these out, too."""
@@ -70,6 +72,7 @@ def build(on: Engine, *, tag: str = TAG, say: Say = lambda text: print(text, fil
         _docker_build(on, tag, given)
     if on.own:
         on.run("image", "prune", "--force")
+        on.run("builder", "prune", "--force", "--keep-storage", MOST_CACHE)
     return seconds
 
 
