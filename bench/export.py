@@ -2,7 +2,7 @@
 
 Goes in: a model (``sample``, ``smollm2`` or a directory). Comes out: seconds per stage, CPU seconds, peak memory
 and file sizes of one whole export, which runs in a process of its own and is measured by the kernel (wait4); then
-tokens per second of each written file beside the eager model (bench/speed.py, another process). Figures of a
+tokens per second of each written file beside the eager model (``bot.speed``, another process). Figures of a
 shared machine swing: compare within one run, never with figures of another day.
 
     python bench/export.py [--model sample] [--backends xnnpack] [--precision fp32,8da4w] [--json]
@@ -24,6 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bot import speed
 from bot.console import Console as Output
 from bot.demo import EXAMPLE_MODELS
 from bot.tables import megabytes
@@ -32,7 +33,8 @@ from exporter import report as reports
 from exporter import spec as specs
 from exporter.report import Report
 
-HERE = Path(__file__).resolve().parent
+SECONDS = 600
+"""For the speed of each file at most."""
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes per unit of ru_maxrss (getrusage(2): kilobytes on Linux, bytes on macOS)."""
 
@@ -69,11 +71,21 @@ def export(spec: specs.ExportSpec, model_dir: Path, out_dir: Path) -> Cost:
 
 def speeds(report: Report, out_dir: Path, model_dir: Path, rounds: int) -> list[dict[str, Any]]:
     """Tokens per second of every good file and of the eager model, taken in turn in one process."""
-    files = [f"{cell.backend}={out_dir / (cell.file or '')}" for cell in report.good_cells]
-    command = [sys.executable, str(HERE / "speed.py"), str(model_dir), str(report.max_seq_len), str(rounds), *files]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    found = speed.measure(report, out_dir, model_dir, rounds=rounds, seconds=SECONDS, in_turn=True)
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    files = {Path(cell.file or "").stem: found.cells.get((cell.backend, cell.precision)) for cell in report.good_cells}
+    base = found.eager
+    return [
+        {
+            "name": name,
+            **asdict(one),
+            "prefill_ratio": one.prefill / base.prefill if base and one is not base else None,
+            "decode_ratio": one.decode / base.decode if base and one is not base else None,
+        }
+        for name, one in {"eager float32": base, **files}.items()
+        if one is not None
+    ]
 
 
 def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:

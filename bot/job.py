@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot import export_process, plan, workspace
+from bot import export_process, plan, speed, workspace
 from bot.export_process import OnLog, OnProgress, Progress
 from bot.publish.loop import Published
 from bot.publish.target import Target
 from bot.sources import HubModel, LocalModel
+from bot.speed import Speeds
 from exporter import facts
 from exporter.report import SCHEMA_VERSION, Report
 from exporter.spec import ExportSpec
@@ -39,6 +40,8 @@ class Job:
     dry_run: bool = False
     memory_limit_bytes: int | None = None
     """Of the exporter; None: what the machine has."""
+    bench: bool = False
+    """Whether the files' speed is measured too."""
     exported: Callable[[Path, Report], None] | None = None
     """Told of the finished export, good or not, before it is published: the folder is gone once it is."""
 
@@ -53,6 +56,8 @@ class Outcome:
     """None where nothing was exported, because there was nothing to do."""
     out_dir: Path | None
     """Where the files are; None where they are published or were never made."""
+    speeds: Speeds | None = None
+    """Of the files on this machine, where that was asked for and there was an export."""
 
 
 def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
@@ -69,7 +74,11 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
     with workspace.open_workspace(job.root, _owner(job), waiting=_waiting(show)) as space:
         if (ended := _unchanged(job, toolchain, show)) is not None:
             return Outcome(published=ended, report=None, out_dir=None)
-        out_dir, report = space.finished(key) or _export(job, space, key, show, log)
+        if (found := space.finished(key)) is not None:
+            out_dir, report = found
+            speeds = _speeds(job, out_dir, report, None, show, log)
+        else:
+            out_dir, report, speeds = _export(job, space, key, show, log)
         if job.exported is not None:
             job.exported(out_dir, report)
         if not report.good_cells:
@@ -77,12 +86,12 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
             space.discard(key)
             return Outcome(published=None, report=report, out_dir=None)
         if job.target is None:
-            return Outcome(published=None, report=report, out_dir=out_dir)
+            return Outcome(published=None, report=report, out_dir=out_dir, speeds=speeds)
         published = job.target.publish(report, out_dir, command=job.command, dry_run=job.dry_run, progress=show)
         if job.dry_run:
-            return Outcome(published=published, report=report, out_dir=out_dir)
+            return Outcome(published=published, report=report, out_dir=out_dir, speeds=speeds)
         space.discard(key)
-    return Outcome(published=published, report=report, out_dir=None)
+    return Outcome(published=published, report=report, out_dir=None, speeds=speeds)
 
 
 def export_key(spec: ExportSpec, tree: Mapping[str, object], toolchain: Mapping[str, str]) -> str:
@@ -101,7 +110,9 @@ def _unchanged(job: Job, toolchain: Mapping[str, str], show: OnProgress) -> Publ
     return job.target.ask(job.source.tree, job.spec, toolchain)
 
 
-def _export(job: Job, space: workspace.Workspace, key: str, show: OnProgress, log: OnLog) -> tuple[Path, Report]:
+def _export(
+    job: Job, space: workspace.Workspace, key: str, show: OnProgress, log: OnLog
+) -> tuple[Path, Report, Speeds | None]:
     if isinstance(job.source, HubModel):
         export_process.check_spec(job.spec, on_log=log)
     directory = job.source.fetch(show)
@@ -112,12 +123,23 @@ def _export(job: Job, space: workspace.Workspace, key: str, show: OnProgress, lo
             job.spec, directory, out, on_progress=show, on_log=log, memory_limit_bytes=limit
         )
 
-    made = space.make(key, export)
+    out_dir, report = space.make(key, export)
+    speeds = _speeds(job, out_dir, report, directory, show, log)
     if isinstance(job.source, HubModel):
         # The export is whole, so the weights are of no more use. No other job reads them: they lie in this
         # job's own folder, whose lock is held.
         shutil.rmtree(directory, ignore_errors=True)
-    return made
+    return out_dir, report, speeds
+
+
+def _speeds(
+    job: Job, out_dir: Path, report: Report, directory: Path | None, show: OnProgress, log: OnLog
+) -> Speeds | None:
+    """Measured where that is asked for."""
+    if not job.bench:
+        return None
+    limit = job.memory_limit_bytes
+    return speed.attempt(report, out_dir, directory, on_progress=show, on_log=log, memory_limit_bytes=limit)
 
 
 def _owner(job: Job) -> str:

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bot.console import Console, clean
+from bot.speed import Speeds
 from exporter.report import Cell, Comparison, Report, Status
 
 BAR_WIDTH = 12
@@ -65,6 +66,21 @@ def comparisons(found: list[Comparison]) -> Table:
             bound = "" if figure.bound is None else f"{figure.relation} {figure.bound:.6g}"
             verdict = Text("passed", style="green") if figure.passed else Text("failed", style="bold red")
             table.add_row(clean(comparison.against), clean(figure.name), f"{figure.value:.6g}", bound, verdict)
+    return table
+
+
+def speeds(found: Speeds) -> Table:
+    """Tokens per second of each file, and how they stand to the original's."""
+    table = Table(title="tokens per second on this machine", title_justify="left")
+    for heading in ("", "prefill", "decode", "prefill / eager", "decode / eager"):
+        table.add_column(heading, justify="right" if heading else "left")
+    named = {f"{backend} {precision}": one for (backend, precision), one in found.cells.items()}
+    eager = {"eager float32": found.eager} if found.eager else {}
+    for name, one in {**eager, **named}.items():
+        ratios = ["", ""]
+        if found.eager and one is not found.eager:
+            ratios = [f"{one.prefill / found.eager.prefill:.2f}", f"{one.decode / found.eager.decode:.2f}"]
+        table.add_row(name, f"{one.prefill:,.0f}", f"{one.decode:,.1f}", *ratios)
     return table
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from bot.action import remedies
 from bot.publish import markdown, words
 from bot.publish.markdown import code, text
+from bot.speed import Speed
 from exporter.report import Cell, Comparison, Figure, Report, Status
 
 MOST_ROWS = 60
@@ -25,15 +25,6 @@ VERDICTS = {"faithful": "small", "degraded": "⚠️ noticeable", "damaged": "�
 """exporter/bounds.py's verdicts in a word; any other is shown as it is."""
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Tokens per second on this machine, medians."""
-
-    prefill: float
-    decode: float
-
 
 Speeds = Mapping[tuple[str, str], Speed]
 """By backend and precision."""

@@ -20,6 +20,7 @@ from exporter.errors import NoGoodCell
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to write; absent or empty.  [default: ptebot-out/<model>]",
 )
+@click.option("--bench", is_flag=True, help="Measure the speed of the files on this machine too.")
 @spec_options
 @memory_option
 @hub_options
@@ -29,6 +30,7 @@ def command(
     console: Console,
     model: str,
     out: Path | None,
+    bench: bool,
     memory_limit: int | None,
     revision: str | None,
     endpoint: str | None,
@@ -39,7 +41,7 @@ def command(
     Writes report.json and BACKEND/MODEL_BACKEND_PRECISION.pte, all of it or nothing. Exit code 3: no file
     passed (report.json says why).
     """
-    from bot import export_process, sources, tables
+    from bot import export_process, sources, speed, tables
     from exporter import report as reports
 
     source = sources.open_model(model, revision=revision, endpoint=endpoint)
@@ -53,8 +55,18 @@ def command(
         report = export_process.run_export(
             asked, directory, out, on_progress=show, on_log=console.log, memory_limit_bytes=memory_limit
         )
+        speeds = None
+        if bench:
+            speeds = speed.attempt(
+                report, out, directory, on_progress=show, on_log=console.log, memory_limit_bytes=memory_limit
+            )
     console.document(out=str(out.absolute()), report=json.loads(reports.dumps(report)))
     tables.show(console, report)
+    if speeds is not None:
+        console.document(speeds=speed.as_data(speeds))
+        console.say(tables.speeds(speeds))
+        for note in speeds.notes:
+            console.say(note)
     console.say(f"Written: {out}")
     if not report.good_cells:
         raise NoGoodCell(
