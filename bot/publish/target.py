@@ -17,8 +17,9 @@ from bot.export_process import OnProgress
 from bot.githubapi import Client
 from bot.hubapi import TreeFile, connect
 from bot.publish import hub, loop
-from bot.publish.github.host import REPOSITORY, GitHubHost, Storing, refuse_pointers
+from bot.publish.github.host import REPOSITORY, GitHubHost, refuse_pointers
 from bot.publish.github.names import check_folder
+from bot.publish.github.store import Storing
 from bot.publish.loop import Host, Published
 from exporter.report import Report
 from exporter.spec import ExportSpec

@@ -10,26 +10,24 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bot import plan
-from bot.errors import GitHubNotFound, GitHubUnreachable, LargeFileRefused, PublishFailed
+from bot.errors import GitHubNotFound, GitHubUnreachable, PublishFailed
 from bot.export_process import OnProgress, Progress
 from bot.githubapi import Client, asking
 from bot.hubapi import TreeFile
 from bot.publish import message
-from bot.publish.github import lfs, names, read
+from bot.publish.github import names, read
 from bot.publish.github.commit import Committer
-from bot.publish.github.lfs import Large
 from bot.publish.github.read import Reader, Repository
-from bot.publish.github.release import Attachment, Shelf
-from bot.publish.offer import Change, Offer, Put, make_offer
-from bot.publish.places import DIRECTORY, FOLDER, InTheClone, OnARelease, Place
+from bot.publish.github.store import STORES, Setting, Storing
+from bot.publish.offer import Change, Offer, make_offer
+from bot.publish.places import DIRECTORY, FOLDER
 from bot.publish.state import CARD, Branch, Pull, State
 from exporter.errors import InvalidModelDirectory
 from exporter.report import Report
 
-Storing = Literal["lfs", "release"]
 NEEDS = "pull-requests: write"
 
 
@@ -50,11 +48,12 @@ class GitHubHost:
         progress: OnProgress = lambda _: None,
     ) -> None:
         self.repo_id = repo_id
-        self._client, self._base, self._storage, self._progress = client, base, storage, progress
+        self._client, self._base, self._progress = client, base, progress
         self._folder = names.check_folder(folder)
         self._reader = Reader(client, self._folder)
+        setting = Setting(client=client, reader=self._reader, folder=self._folder, progress=progress)
+        self._store = STORES[storage](setting)
         self._repo: Repository | None = None
-        self._slug_name = ""
         self._details: dict[int, dict[str, Any]] = {}
 
     # -- looking -------------------------------------------------------------------------------------------------------
@@ -84,10 +83,13 @@ class GitHubHost:
         )
 
     def base(self, now: State) -> Branch:
-        return self._with_assets(self._reader.published(self._known(), now.head))
+        return self._at(now.head)
 
     def branch(self, now: State, pull: Pull) -> Branch:
-        return self._with_assets(self._reader.published(self._known(), str(self._details[pull.num]["head"]["sha"])))
+        return self._at(str(self._details[pull.num]["head"]["sha"]))
+
+    def _at(self, commit: str) -> Branch:
+        return self._store.seen(self._known(), self._reader.published(self._known(), commit))
 
     def _resolve(self) -> Repository:
         """The repository as it is now; tells where it was renamed, refuses where it is archived."""
@@ -96,8 +98,6 @@ class GitHubHost:
         if repo.full_name.lower() != asked.lower():
             self._say(f"{asked} is called {repo.full_name} now")
         read.refuse_archived(repo)
-        # A rename changes neither branch nor release: they are called as when this run began.
-        self._slug_name = self._slug_name or repo.name
         self._repo = repo
         return repo
 
@@ -106,35 +106,14 @@ class GitHubHost:
 
     def _branch(self) -> str:
         other = self._base if self._base != self._known().default_branch else None
-        return names.branch(self._folder, self._slug_name, other)
-
-    def _with_assets(self, branch: Branch) -> Branch:
-        """The branch with its release's files, where that is where they are to be."""
-        if self._storage != "release" or branch.manifest is None:
-            return branch
-        assets = self._shelf().assets(self._known())
-        attached = {}
-        for cell in branch.manifest.good_cells:
-            there = assets.get(names.asset(cell))
-            if there is not None:
-                path = f"{FOLDER}/{cell.file}"
-                sha256 = there.sha256 or cell.sha256
-                attached[path] = TreeFile(path=path, size_bytes=there.size_bytes, oid="", sha256=sha256)
-        linked = branch.card is not None and self._tag().encode() in branch.card
-        return replace(branch, attached=attached if linked else {})
+        return names.branch(self._folder, other)
 
     # -- what is offered -----------------------------------------------------------------------------------------------
 
     def make_offer(self, report: Report, out_dir: Path, command: str) -> Offer:
-        offer = make_offer(report, out_dir, place=self._place(report), command=command.replace(DIRECTORY, self._folder))
-        return replace(offer, in_tree=self._storage == "lfs", front_matter=False)
-
-    def _place(self, report: Report) -> Place:
-        if self._storage == "lfs":
-            return InTheClone(self._folder)
-        html, tag = self._known().html_url, self._tag()
-        urls = {cell.file or "": names.asset_url(html, tag, cell) for cell in report.good_cells}
-        return OnARelease(self._folder, tag, urls)
+        place = self._store.place(self._known(), report)
+        offer = make_offer(report, out_dir, place=place, command=command.replace(DIRECTORY, self._folder))
+        return replace(offer, in_tree=self._store.in_tree, front_matter=False)
 
     def title(self, report: Report) -> str:
         title = message.pr_title(report)
@@ -142,31 +121,16 @@ class GitHubHost:
 
     def description(self, report: Report) -> str:
         where = f"the folder `{self._folder}`" if self._folder != "." else "the repository"
-        files = (
-            "the files above through Git LFS, which a `.gitattributes` of their own folder says"
-            if self._storage == "lfs"
-            else f"nothing for the files above, which are attached to the release `{self._tag()}`"
-        )
         changes = (
-            f"What changes in {where}: {files}; the manifest `{read.MANIFEST}` with every hash and figure; and a "
-            f"section of {CARD} between markers. The rest of {CARD} keeps every byte."
+            f"What changes in {where}: {self._store.words()}; the manifest `{read.MANIFEST}` with every hash and "
+            f"figure; and a section of {CARD} between markers. The rest of {CARD} keeps every byte."
         )
-        return message.pr_description(report, changes=changes, rebuilding=self._place(report).rebuilding)
+        place = self._store.place(self._known(), report)
+        return message.pr_description(report, changes=changes, rebuilding=place.rebuilding)
 
     def changes(self, offer: Offer, branch: Branch, card: bytes | None) -> list[Change]:
-        found = offer.changes(branch, card)
-        attributes = self._attributes(branch) if offer.in_tree else None
-        if attributes is not None:
-            found.insert(0, Put(path=names.ATTRIBUTES, content=attributes, size_bytes=len(attributes)))
+        found = [*self._store.besides(self._known(), branch), *offer.changes(branch, card)]
         return [replace(change, path=names.below(self._folder, change.path)) for change in found]
-
-    def _attributes(self, branch: Branch) -> bytes | None:
-        """What ``executorch/.gitattributes`` must say for git to see pointers as files; None where it does."""
-        listed = branch.files.get(names.ATTRIBUTES)
-        have = self._reader.blob(self._known(), listed.oid) if listed else b""
-        if names.ATTRIBUTES_LINE.strip() in have.splitlines():
-            return None
-        return have + (b"\n" if have and not have.endswith(b"\n") else b"") + names.ATTRIBUTES_LINE
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
@@ -178,7 +142,7 @@ class GitHubHost:
             if tip is not None:
                 committer.check_ours(branch, tip, now.head)
             changes = self.changes(offer, main, main.card)
-            self._store(now, offer, changes)
+            self._store.put(repo, now.head, branch, offer, changes)
             commit = committer.make(changes, base=now.head, parents=[now.head], message=self._message(offer))
             if tip is None:
                 committer.start(branch, commit)
@@ -201,7 +165,7 @@ class GitHubHost:
             self._refuse_others(committer, now.head, branch, pull)
             start, parents = main, [branch.commit, now.head]
         changes = self.changes(offer, start, main.card)
-        self._store(now, offer, changes)
+        self._store.put(self._known(), now.head, self._branch(), offer, changes)
         commit = committer.make(changes, base=start.commit, parents=parents, message=self._message(offer))
         committer.advance(self._branch(), commit)
 
@@ -218,7 +182,7 @@ class GitHubHost:
 
     def _left_ready(self, offer: Offer, tip: str, main: Branch) -> bool:
         """Whether an earlier run, which ended before it opened the pull request, left a branch that has it all."""
-        left = self._with_assets(self._reader.published(self._known(), tip))
+        left = self._at(tip)
         return left.offers(offer.report) and not self.changes(offer, left, main.card)
 
     def _refuse_others(self, committer: Committer, head: str, branch: Branch, pull: Pull) -> None:
@@ -234,50 +198,8 @@ class GitHubHost:
     def _message(self, offer: Offer) -> str:
         return names.commit_message(self.title(offer.report), plan.identity(offer.report))
 
-    # -- storing -------------------------------------------------------------------------------------------------------
-
-    def _store(self, now: State, offer: Offer, changes: list[Change]) -> None:
-        """Put the files where the commit will point to, before it does."""
-        repo = self._known()
-        if self._storage == "release":
-            attachments = [
-                Attachment(
-                    name=names.asset(cell), local=local, sha256=cell.sha256 or "", size_bytes=cell.size_bytes or 0
-                )
-                for local, cell in offer.files.values()
-            ]
-            self._shelf().attach(repo, attachments, self._sent(f"attaching the files to the release {self._tag()}"))
-            return
-        large = [
-            Large(path=one.path, local=one.content, sha256=one.sha256 or "", size_bytes=one.size_bytes)
-            for one in changes
-            if isinstance(one, Put) and isinstance(one.content, Path)
-        ]
-        if large and self._reader.lfs_elsewhere(repo, now.head):
-            raise LargeFileRefused(
-                f"The .lfsconfig of {repo.full_name} sends Git LFS to another server than GitHub.",
-                remedy="Set `storage: release` to attach the files to a release.",
-            )
-        storage = lfs.Storage(self._client, repo.clone_url)
-        storage.store(large, self._branch(), self._sent("uploading to Git LFS"))
-
-    def _sent(self, doing: str) -> lfs.SentOf:
-        def show(now: int, whole: int) -> None:
-            percent = f" ({now / whole:.0%} of {whole / 1e6:,.1f} MB)" if whole else ""
-            self._progress(Progress(stage="publish", message=f"{doing}{percent}"))
-
-        return show
-
-    def _tag(self) -> str:
-        self._known()
-        return names.tag(self._folder, self._slug_name)
-
-    def _shelf(self) -> Shelf:
-        title = self._slug_name if self._folder == "." else self._folder
-        return Shelf(self._client, self._tag(), f"ExecuTorch files of {title}")
-
-    def _say(self, words: str) -> None:
-        self._progress(Progress(stage="publish", message=words))
+    def _say(self, text: str) -> None:
+        self._progress(Progress(stage="publish", message=text))
 
 
 def refuse_pointers(tree: Mapping[str, TreeFile], base: Mapping[str, TreeFile]) -> None:

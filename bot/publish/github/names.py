@@ -15,6 +15,8 @@ from bot.publish.markdown import SAFE_PATH
 from exporter.report import Cell
 
 PREFIX = "ptebot/"
+ROOT = "executorch"
+"""The word for a model at the repository's root."""
 ATTRIBUTES = "executorch/.gitattributes"
 """Our own file beside ours, so that the owner's stays as it is."""
 ATTRIBUTES_LINE = b"*.pte filter=lfs diff=lfs merge=lfs -text\n"
@@ -39,14 +41,12 @@ def check_folder(folder: str) -> str:
     return folder
 
 
-def slug(folder: str, repository: str) -> str:
+def slug(folder: str) -> str:
     """One word for the model in ``folder``; different folders have different words.
 
-    Args:
-        repository: its name without the owner; the word for ``.``.
+    It does not depend on what the repository is called, which can change.
     """
-    # A folder of the repository's own name is another model than the root.
-    return _word(repository if folder == "." else folder, exact=folder == "." or folder != repository)
+    return ROOT if folder == "." else _word(folder, exact=folder != ROOT)
 
 
 def _word(path: str, *, exact: bool = True) -> str:
@@ -58,18 +58,18 @@ def _word(path: str, *, exact: bool = True) -> str:
     return f"{plain}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
-def branch(folder: str, repository: str, base: str | None = None) -> str:
+def branch(folder: str, base: str | None = None) -> str:
     """The branch that the pull request comes from.
 
     Args:
         base: the branch that it goes to; None for the default one.
     """
-    return f"{PREFIX}{slug(folder, repository)}" + (f"@{_word(base)}" if base is not None else "")
+    return f"{PREFIX}{slug(folder)}" + (f"@{_word(base)}" if base is not None else "")
 
 
-def tag(folder: str, repository: str) -> str:
+def tag(folder: str) -> str:
     """Of the release with the files; not the branch's name, which git would then find ambiguous."""
-    return f"ptebot-{slug(folder, repository)}"
+    return f"ptebot-{slug(folder)}"
 
 
 def below(folder: str, path: str) -> str:

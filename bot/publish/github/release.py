@@ -62,8 +62,8 @@ class Attachment:
 class Shelf:
     """The release of one model."""
 
-    def __init__(self, client: Client, tag: str, title: str) -> None:
-        self._client, self._tag, self._title = client, tag, title
+    def __init__(self, client: Client, tag: str) -> None:
+        self._client, self._tag = client, tag
         self._session = transfer.session()
 
     def assets(self, repo: Repository) -> dict[str, Asset]:
@@ -72,9 +72,17 @@ class Shelf:
         return {name: one for name, one in self._assets(repo, found).items() if one.whole} if found else {}
 
     def attach(
-        self, repo: Repository, files: list[Attachment], sent: Callable[[int, int], None] = lambda _now, _all: None
+        self,
+        repo: Repository,
+        files: list[Attachment],
+        title: str,
+        sent: Callable[[int, int], None] = lambda _now, _all: None,
     ) -> None:
         """Upload what the release lacks; make the release where there is none.
+
+        Args:
+            title: the name of a new release.
+            sent: told the bytes that were sent and those of the whole.
 
         Raises:
             LargeFileRefused: a file is too large for a release.
@@ -87,7 +95,7 @@ class Shelf:
                     f"{file.name} ({file.size_bytes:,} bytes): a release takes files below {LARGEST_ASSET:,} bytes.",
                     remedy="Ask for smaller files: fewer parameters, or a quantized precision only.",
                 )
-        release = self._release(repo) or self._make(repo)
+        release = self._release(repo) or self._make(repo, title)
         total, done = sum(file.size_bytes for file in files), 0
         for file in files:
             self._attach(repo, release, file, lambda now, done=done: sent(done + now, total))  # type: ignore[misc]
@@ -102,10 +110,10 @@ class Shelf:
             return None
         return dict(found)
 
-    def _make(self, repo: Repository) -> dict[str, Any]:
+    def _make(self, repo: Repository, title: str) -> dict[str, Any]:
         body = {
             "tag_name": self._tag,
-            "name": self._title,
+            "name": title,
             "body": "ExecuTorch files that ptebot made and proved. Each name ends in the start of the file's SHA-256; "
             "files of earlier versions stay, so that links to them go on working.",
             "draft": False,

@@ -11,7 +11,7 @@ from typing import Any
 
 from bot import githubapi, pointers
 from bot.githubapi import Client
-from bot.publish.github.host import Storing
+from bot.publish.github.store import Storing
 from bot.publish.loop import Published
 from bot.publish.target import GitHubTarget
 from exporter.report import Cell, Report
@@ -41,7 +41,7 @@ class Repository:
 
     @property
     def branch(self) -> str:
-        return f"ptebot/{self.there.repo.name if self.folder == '.' else self.folder.replace('/', '--')}"
+        return f"ptebot/{'executorch' if self.folder == '.' else self.folder.replace('/', '--')}"
 
     def client(self, token: str | None = "") -> Client:
         return githubapi.connect(self.token if token == "" else token, api_url=self.github.api_url)

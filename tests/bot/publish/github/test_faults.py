@@ -16,8 +16,8 @@ from bot import githubapi
 from bot.errors import GitHubRefused, GitHubUnreachable
 from bot.export_process import load_output
 from bot.publish import message
-from bot.publish.github.host import Storing
 from bot.publish.github.read import Reader
+from bot.publish.github.store import Storing
 from bot.publish.loop import Published
 from bot.publish.target import GitHubTarget
 from tests.bot import reports

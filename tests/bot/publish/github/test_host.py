@@ -71,7 +71,7 @@ def test_one_commit_on_one_pull_request(repo: Repository) -> None:
 def test_the_model_at_the_root(github: RunningGitHub, tmp_path: Path) -> None:
     repo = repository(github, tmp_path, folder=".")
     assert repo.publish(repo.report()).operation == "created"
-    assert f"ptebot/{repo.there.repo.name}" in repo.there.branches()
+    assert "ptebot/executorch" in repo.there.branches()
     assert PTE in repo.files(repo.branch) and "executorch/.gitattributes" in repo.files(repo.branch)
     assert repo.there.files(repo.branch)[".gitattributes"] == ATTRIBUTES
     assert repo.publish(repo.report()).operation == "unchanged"
@@ -261,6 +261,16 @@ def test_a_branch_that_never_stands_still_is_told(repo: Repository) -> None:
         repo.publish(repo.report([reports.cell("portable")]))
 
 
+def test_an_upload_tells_how_far_it_is(repo: Repository) -> None:
+    content = b"x" * (30 << 20)
+    said: list[str] = []
+    report = repo.report([reports.cell("xnnpack", content=content)])
+    repo.publish(report, {"xnnpack/tiny_xnnpack_fp32.pte": content}, said=said)
+    assert [one for one in said if "Git LFS" in one] == [
+        f"uploading to Git LFS: {percent}% of 31.5 MB" for percent in range(0, 101, 10)
+    ]
+
+
 def test_another_base(repo: Repository) -> None:
     repo.push({"config.json": b'{"dev": 1}'}, branch="dev")
     files = {**reports.MODEL_FILES, "config.json": b'{"dev": 1}'}
@@ -427,6 +437,14 @@ def test_a_renamed_repository_is_followed_and_told(repo: Repository) -> None:
     done = repo.publish(repo.report([reports.cell("portable")]), repository=old, said=said)
     assert (done.operation, done.pr_num) == ("updated", 1)
     assert f"{old} is called {repo.there.full_name} now" in said
+
+
+def test_a_model_at_the_root_of_one_that_was_renamed(github: RunningGitHub, tmp_path: Path) -> None:
+    repo = repository(github, tmp_path, folder=".")
+    repo.publish(repo.report())
+    repo.there.rename(f"{repo.there.repo.name}-renamed")
+    assert repo.publish(repo.report()).operation == "unchanged"
+    assert repo.pulls() == [(1, "open")]
 
 
 def test_one_that_is_renamed_meanwhile(repo: Repository) -> None:

@@ -17,21 +17,21 @@ from bot.publish.github.names import (
 )
 
 FOLDERS = [".", "tiny", "models/tiny", "models--tiny", "models", "a/b/c", "a--b/c", "x.lock", "x..y", ".hidden", "x.",
-           "repo", "-x", "m+n", "m-n", "A/b", "tiny/.git2"]  # fmt: skip
+           "executorch", "-x", "m+n", "m-n", "A/b", "tiny/.git2"]  # fmt: skip
 
 
 def test_each_folder_has_its_own_word_which_git_takes() -> None:
-    words = [slug(folder, "repo") for folder in FOLDERS]
+    words = [slug(folder) for folder in FOLDERS]
     assert len(set(words)) == len(words)
     for folder in FOLDERS:
-        for name in (f"refs/heads/{branch(folder, 'repo')}", f"refs/tags/{tag(folder, 'repo')}"):
+        for name in (f"refs/heads/{branch(folder)}", f"refs/tags/{tag(folder)}"):
             subprocess.run(["git", "check-ref-format", name], check=True)
             assert name.count("/") <= 3, "no branch is a folder of another's"
 
 
 def test_each_base_has_its_own_branch_which_git_takes() -> None:
     bases = [None, "dev", "release/1", "release--1", "a@b", "x y", "-"]
-    found = [branch("tiny", "repo", base) for base in bases]
+    found = [branch("tiny", base) for base in bases]
     assert found[:3] == ["ptebot/tiny", "ptebot/tiny@dev", "ptebot/tiny@release--1"]
     assert len(set(found)) == len(found)
     for name in found:
@@ -39,9 +39,10 @@ def test_each_base_has_its_own_branch_which_git_takes() -> None:
 
 
 def test_plain_names_stay_readable() -> None:
-    assert branch("models/tiny", "repo") == "ptebot/models--tiny"
-    assert branch(".", "tiny-llama.v2") == "ptebot/tiny-llama.v2"
-    assert tag("tiny", "repo") == "ptebot-tiny"
+    assert branch("models/tiny") == "ptebot/models--tiny"
+    assert branch("tiny-llama.v2") == "ptebot/tiny-llama.v2"
+    assert branch(".") == "ptebot/executorch"
+    assert tag("tiny") == "ptebot-tiny"
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_a_file_that_is_not_what_the_report_says_does_not_stay(repo: Repository)
     ["https://evil.example/upload", "http://127.0.0.1.evil.example/", "", "ftp://127.0.0.1/x", "https://127.0.0.1/"],
 )
 def test_the_token_goes_to_no_other_host(repo: Repository, url: str) -> None:
-    shelf = release.Shelf(repo.client(), "t", "T")
+    shelf = release.Shelf(repo.client(), "t")
     with pytest.raises(GitHubRefused):
         shelf._address({"upload_url": url})
     assert shelf._address({"upload_url": f"{repo.github.upload_url}/x{{?name,label}}"}).endswith("/x")
