@@ -26,6 +26,7 @@ from bot.githubapi import Client
 from bot.publish.loop import Published
 from bot.publish.target import GitHubTarget, HubTarget, Target
 from bot.sources import HubModel, LocalModel
+from bot.speed import Speeds
 from bot.triggers.request import Request
 from bot.triggers.select import BRANCH
 from exporter import report as reports
@@ -72,6 +73,7 @@ class Done:
     """Where its files lie in the workspace."""
     manifest: Path | None = None
     """As it is published."""
+    speeds: Speeds | None = None
 
     @property
     def ended(self) -> Ended:
@@ -116,6 +118,7 @@ class _One:
                 root=scene.root,
                 dry_run=given.dry_run,
                 memory_limit_bytes=given.memory_limit,
+                bench=given.bench,
                 exported=self._keep,
             ),
             show=self._show,
@@ -126,8 +129,16 @@ class _One:
             ended=status.judge(outcome.report, given.fail_on),
             report=outcome.report,
             published=outcome.published,
+            speeds=outcome.speeds.cells if outcome.speeds else None,
+            notices=(*self.story.notices, *(outcome.speeds.notes if outcome.speeds else ())),
         )
-        return Done(work=self._work, story=self.story, folder=self.folder, manifest=self._manifest(outcome.published))
+        return Done(
+            work=self._work,
+            story=self.story,
+            folder=self.folder,
+            manifest=self._manifest(outcome.published),
+            speeds=outcome.speeds,
+        )
 
     def _source(self, target: Target | None) -> LocalModel | HubModel:
         work, scene = self._work, self._scene

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bot import speed
 from bot.action import outputs, status, summary
 from bot.action.annotations import annotate
 from bot.action.commands import Log
@@ -150,7 +151,12 @@ class Telling:
                 report=story.report,
                 published=story.published,
                 error=story.error,
-                extra={"event": self._env.get("GITHUB_EVENT_NAME", ""), "why": self.why, "subject": story.subject},
+                extra={
+                    "event": self._env.get("GITHUB_EVENT_NAME", ""),
+                    "why": self.why,
+                    "subject": story.subject,
+                    "speeds": speed.as_data(done.speeds) if done and done.speeds else None,
+                },
             )
             for story, done in zip(self.stories, [*self._done, None], strict=False)
         ]

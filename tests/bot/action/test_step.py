@@ -193,8 +193,11 @@ def test_a_commenter_hears_of_a_configuration_that_is_wrong(bench: Bench) -> Non
 def test_a_push_becomes_a_pull_request_on_the_hub_and_again_changes_nothing(bench: Bench, model: Path) -> None:
     repo_id, owner = _hub_model(bench, model)
     token = bench.hub.create_user("ptebot-user")
-    first = bench.run("push", bench.push_event(), model=repo_id, hub_token=token, **SMALL)
+    first = bench.run("push", bench.push_event(), model=repo_id, hub_token=token, bench="true", **SMALL)
     assert (first.code, first.status, first.outputs["pr-operation"]) == (0, "passed", "created")
+    [speed] = first.document["speeds"]["cells"]
+    assert speed["decode"] > 0
+    assert "decode" in first.summary
     assert [one.num for one in owner.get_repo_discussions(repo_id)] == [1]
     assert first.outputs["pr-url"].endswith("/discussions/1")
     folder = bench.workspace / "ptebot-out" / repo_id.rsplit("/", 1)[-1]
