@@ -38,10 +38,10 @@ def section(report: Report, *, command: str, place: Place) -> str:
     parts = [
         BEGIN,
         "## ExecuTorch",
-        _opening(report),
+        _opening(report, place),
         "### Which file",
         files_table(report, place),
-        *_advice(report),
+        *_advice(report, place),
         *_missing(report),
         "### How to run it",
         *_running(report, place),
@@ -117,7 +117,7 @@ def runtime_version(report: Report) -> str | None:
     return version if _VERSION.fullmatch(version) else None
 
 
-def _opening(report: Report) -> str:
+def _opening(report: Report, place: Place) -> str:
     ran = all(cell.status.value == "ran" for cell in report.good_cells)
     proof = (
         "Each file below was run on the ExecuTorch runtime and compared, position by position on real text, with the "
@@ -126,16 +126,16 @@ def _opening(report: Report) -> str:
         else "How far each file below was verified stands in its row."
     )
     return (
-        f"[ExecuTorch]({DOCS}) programs of this model, ready for phones, laptops and embedded devices, in "
-        f"[`{FOLDER}/`]({FOLDER}). {proof} The figures are in [`{MANIFEST}`]({MANIFEST})."
+        f"[ExecuTorch]({DOCS}) programs of this model, ready for phones, laptops and embedded devices, "
+        f"{place.home}. {proof} The figures are in [`{MANIFEST}`]({MANIFEST})."
     )
 
 
-def _advice(report: Report) -> list[str]:
+def _advice(report: Report, place: Place) -> list[str]:
     best = words.recommended(report)
     lines: list[str] = []
     if best is not None and not words.damaged(best):
-        lines.append(f"Start with {code(f'{FOLDER}/{best.file}')}.")
+        lines.append(f"Start with {code(place.label(best))}.")
     elif best is not None:
         lines.append("**No file here is recommended**: quantization damaged every one of them.")
     notes = [*quality_notes(report), *_grouped((note, cell) for cell in report.good_cells for note in cell.notes)]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from bot.publish.markdown import address
 from exporter.report import Cell
 
 FOLDER = "executorch"
@@ -37,6 +38,13 @@ class Place(Protocol):
     def rebuilding(self) -> str:
         """The command that makes the files again, in a clone."""
 
+    @property
+    def home(self) -> str:
+        """All the files together, as Markdown after "ready for ..., "."""
+
+    def label(self, cell: Cell) -> str:
+        """What a file is called there."""
+
     def target(self, cell: Cell) -> str:
         """What the link to a file leads to: a path from the card, or an https address."""
 
@@ -44,17 +52,26 @@ class Place(Protocol):
         """Lines that set ``repo``, ``model`` and ``words``."""
 
 
+class _InTheTree:
+    """Files below ``executorch/``, beside the card."""
+
+    home = f"in [`{FOLDER}/`]({FOLDER})"
+
+    def label(self, cell: Cell) -> str:
+        return f"{FOLDER}/{cell.file}"
+
+    def target(self, cell: Cell) -> str:
+        return f"{FOLDER}/{cell.file}"
+
+
 @dataclass(frozen=True)
-class OnTheHub:
+class OnTheHub(_InTheTree):
     """A repository on a Hub; None leaves a placeholder."""
 
     repo_id: str | None
     packages = ("huggingface_hub",)
     imports = ("from huggingface_hub import hf_hub_download",)
     rebuilding = f"ptebot rebuild {FOLDER}/manifest.json"
-
-    def target(self, cell: Cell) -> str:
-        return f"{FOLDER}/{cell.file}"
 
     def getting(self, cell: Cell) -> list[str]:
         repo = self.repo_id if self.repo_id is not None and REPO_ID.fullmatch(self.repo_id) else "OWNER/NAME"
@@ -66,7 +83,7 @@ class OnTheHub:
 
 
 @dataclass(frozen=True)
-class InTheClone:
+class InTheClone(_InTheTree):
     """A folder of a git repository that holds the files through Git LFS."""
 
     folder: str
@@ -77,9 +94,6 @@ class InTheClone:
     @property
     def rebuilding(self) -> str:
         return _rebuilding(self.folder)
-
-    def target(self, cell: Cell) -> str:
-        return f"{FOLDER}/{cell.file}"
 
     def getting(self, cell: Cell) -> list[str]:
         return [
@@ -95,6 +109,8 @@ class OnARelease:
 
     folder: str
     tag: str
+    page: str
+    """The release's address."""
     urls: Mapping[str, str]
     """``Cell.file`` to the address of its download."""
     packages = ()
@@ -104,11 +120,18 @@ class OnARelease:
     def rebuilding(self) -> str:
         return _rebuilding(self.folder)
 
+    @property
+    def home(self) -> str:
+        return f"attached to the release {address(self.tag, self.page)}"
+
+    def label(self, cell: Cell) -> str:
+        return self.urls[cell.file or ""].rsplit("/", 1)[-1]
+
     def target(self, cell: Cell) -> str:
         return self.urls[cell.file or ""]
 
     def getting(self, cell: Cell) -> list[str]:
-        name = self.urls[cell.file or ""].rsplit("/", 1)[-1]
+        name = self.label(cell)
         return [
             f'repo = "{self.folder}"  # in a clone of this repository',
             f'model = "{name}"  # gh release download {self.tag} --pattern {name}',

@@ -123,7 +123,7 @@ class OnRelease:
 
     def place(self, repo: Repository, report: Report) -> Place:
         urls = {cell.file or "": names.asset_url(repo.html_url, self._tag, cell) for cell in report.good_cells}
-        return OnARelease(self._setting.folder, self._tag, urls)
+        return OnARelease(self._setting.folder, self._tag, f"{repo.html_url}/releases/tag/{self._tag}", urls)
 
     def seen(self, repo: Repository, branch: Branch) -> Branch:
         if branch.manifest is None:

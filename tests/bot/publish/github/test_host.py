@@ -56,6 +56,7 @@ def test_one_commit_on_one_pull_request(repo: Repository) -> None:
     section = current_section(card.encode())
     assert section is not None and card.startswith(CARD.decode())
     assert "---" not in card.split(BEGIN)[0], "no front matter is made for a README.md on GitHub"
+    assert "in [`executorch/`](executorch)" in section
     assert 'repo = "models/tiny"  # in a clone of this repository' in section
     assert "ptebot rebuild --model models/tiny models/tiny/executorch/manifest.json" in section
     assert "ptebot export models/tiny --precision fp32" in section

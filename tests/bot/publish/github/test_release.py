@@ -46,6 +46,9 @@ def test_files_on_a_release_and_links_in_the_card(repo: Repository) -> None:
     assert repo.files(repo.branch) - repo.files() == {"models/tiny/executorch/manifest.json"}
     assert manifests.loads(repo.read("executorch/manifest.json", repo.branch)) == report
     card = repo.read("README.md", repo.branch).decode()
+    page = f"{repo.github.server_url}/{repo.there.full_name}/releases/tag/ptebot-models--tiny"
+    assert f"attached to the release [`ptebot-models--tiny`]({page})" in card
+    assert "Start with `tiny_xnnpack_fp32-" in card and "](executorch)" not in card
     assert "gh release download ptebot-models--tiny --pattern tiny_" in card
     assert "attached to the release `ptebot-models--tiny`" in repo.description()
     for one in made.assets:
