@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from bot import leash
 from bot.errors import OutputNotTrusted, SandboxUnavailable
-from bot.sandbox import privileges
+from bot.sandbox import privileges, seccomp
 from bot.sandbox.places import Room
 from bot.watch import Watch
 
@@ -96,6 +97,7 @@ def _prepared(args: Sequence[Argument]) -> Iterator[_Start]:
     """
     planned = privileges.plan()
     if planned.user is None:
+        seccomp.close_to_own_user()
         words = [arg if isinstance(arg, str) else str(arg.path.absolute()) for arg in args]
         with tempfile.TemporaryDirectory(prefix="ptebot-home-") as home:
             yield _Start(args=words, env=environment(Path(home)), options={"cwd": home})
@@ -150,7 +152,8 @@ def run_module(
         on_log(text)
 
     with _prepared(args) as start:
-        child = _started([sys.executable, "-P", "-m", "bot.leash", module, *start.args], start)
+        own_user = [leash.OWN_USER] if start.user else []
+        child = _started([sys.executable, "-P", "-m", "bot.leash", *own_user, module, *start.args], start)
         assert child.stdout and child.stderr  # noqa: S101 - for the type checker: both were asked for
         reader = threading.Thread(target=_each_line, args=(child.stderr, keep), name=f"{module} log", daemon=True)
         reader.start()

@@ -1,4 +1,4 @@
-"""Runs a module as a child that cannot outlive its parent: ``python -P -m bot.leash MODULE ARGS...``.
+"""Runs a module as a child that cannot outlive its parent: ``python -P -m bot.leash [--own-user] MODULE ARGS...``.
 
 Stage 3 of the way of one request. The parent holds the other end of this process's standard input.
 When the parent dies, however it dies, the pipe closes and the whole process group goes with it, so that
@@ -16,6 +16,11 @@ import threading
 
 from bot.sandbox import seccomp
 
+OWN_USER = "--own-user"
+"""This process's user runs nothing else."""
+MOST_PROCESSES = 4096
+"""Of a user of our own, threads included; an export has some for each processor."""
+
 
 def _follow_parent() -> None:
     while True:
@@ -25,6 +30,14 @@ def _follow_parent() -> None:
         except OSError:
             break
     os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _bound() -> None:
+    """Start no endless number of processes (setrlimit(2) counts all that run under one number); leave no core files."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NPROC, (MOST_PROCESSES, MOST_PROCESSES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def main() -> None:
@@ -37,8 +50,11 @@ def main() -> None:
     except seccomp.FilterUnavailable as error:
         print(f"The network cannot be kept from the exporter here: {error}.", file=sys.stderr, flush=True)
     threading.Thread(target=_follow_parent, name="leash", daemon=True).start()
-    module = sys.argv[1]
     sys.argv = sys.argv[1:]
+    if sys.argv[0] == OWN_USER:
+        sys.argv = sys.argv[1:]
+        _bound()
+    module = sys.argv[0]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -82,7 +82,7 @@ _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
 _SET_MODE_FILTER = 1
 _TSYNC, _SPEC_ALLOW = 1, 4
 """All threads; and no slower CPU: the filter guards against calls, not against what a process can guess of itself."""
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 
 
 class FilterUnavailable(Exception):
@@ -140,6 +140,15 @@ def no_new_privileges() -> None:
     libc = _libc()
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise FilterUnavailable(f"no_new_privs: {os.strerror(ctypes.get_errno())}")
+
+
+def close_to_own_user() -> None:
+    """Let no other process of this process's user read its environment and memory below /proc (prctl(2)).
+
+    For a parent that shares its user with the child. Elsewhere than on Linux nothing is done: there is no /proc.
+    """
+    if sys.platform == "linux":
+        _libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def apply() -> None:

@@ -86,6 +86,37 @@ def test_a_child_cannot_reach_its_parent(folder: Path) -> None:
 
 
 @needs_root
+def test_without_root_the_child_cannot_look_into_its_parent_either(folder: Path) -> None:
+    """They share a user, and the parent's environment has the token."""
+    look = (
+        "import os; p = os.getppid()\nfor name in ('environ', 'mem', 'maps'):\n"
+        " try:\n  open(f'/proc/{p}/{name}', 'rb').read(1); print('read')\n except PermissionError:\n  print('refused')"
+    )
+    parent = (
+        "from bot import child; child.run_module('timeit', ['-n1', '-r1', "
+        f"{look!r}], on_line=lambda line: print(line.decode(), flush=True))"
+    )
+    code = (
+        "import subprocess, sys\n"
+        f"done = subprocess.run([sys.executable, '-c', {parent!r}], user={UID}, group={UID}, extra_groups=[], "
+        "capture_output=True, text=True)\nfound['said'] = done.stdout.split()[:3]; found['log'] = done.stderr"
+    )
+    found = ptebot(code, cwd=folder)
+    assert found["said"] == ["refused"] * 3, found["log"]
+
+
+@needs_root
+def test_a_child_starts_no_endless_number_of_processes(folder: Path) -> None:
+    code = (
+        "import resource; print(resource.getrlimit(resource.RLIMIT_NPROC), resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (5000, 5000))"
+    )
+    found = child(code, cwd=folder)
+    assert found["lines"] == ["(4096, 4096) (0, 0)"]
+    assert "not allowed to raise maximum limit" in found["log"]
+
+
+@needs_root
 def test_a_child_writes_to_nothing_of_roots(folder: Path) -> None:
     (folder / "workspace").mkdir(mode=0o755)
     (folder / "workspace/file").write_text("kept")
