@@ -78,6 +78,8 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
             out_dir, report = found
             speeds = _speeds(job, out_dir, report, None, show, log)
         else:
+            if job.target is not None and not job.dry_run:
+                job.target.ready()
             out_dir, report, speeds = _export(job, space, key, show, log)
         if job.exported is not None:
             job.exported(out_dir, report)

@@ -74,6 +74,16 @@ class HubHost:
     def me(self) -> str | None:
         return state.me(self._api)
 
+    def try_rights(self) -> None:
+        """Raises NotAuthorized for a token that only reads; what one with chosen rights may do, only use tells."""
+        try:
+            with asking("asking what the token may do", self._api):
+                told = self._api.whoami(cache=True).get("auth") or {}
+        except (NotAuthorized, HubRefused, HubUnreachable):
+            return  # one that was made for a single repository cannot ask this
+        if (told.get("accessToken") or {}).get("role") == "read":
+            raise NotAuthorized(f"The token may only read, so it cannot open a pull request on {self.repo_id}.")
+
     def look(self, author: str | None, known: Collection[int]) -> State:
         return state.look(self._api, self.repo_id, author, known)
 

@@ -48,6 +48,13 @@ class Target(Protocol):
     def ask(self, tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, str]) -> Published | None:
         """As ``bot.unchanged.ask``."""
 
+    def ready(self) -> None:
+        """Try, right before an export, whether the token may do what comes after it: an hour later would be late.
+
+        Raises:
+            NotAuthorized, GitHubNotAuthorized, RepositoryReadOnly: it may not. Any other trouble is left to publishing.
+        """
+
     def publish(self, report: Report, out_dir: Path, *, command: str, dry_run: bool, progress: OnProgress) -> Published:
         """As ``bot.publish.loop.publish``."""
 
@@ -78,6 +85,10 @@ class HubTarget:
 
     def ask(self, tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, str]) -> Published | None:
         return unchanged.ask(tree, spec, toolchain, self.host())
+
+    def ready(self) -> None:
+        if isinstance(self.token, str):
+            hub.HubHost(connect(self.endpoint, self.token), self.repo_id).try_rights()
 
     def publish(self, report: Report, out_dir: Path, *, command: str, dry_run: bool, progress: OnProgress) -> Published:
         token = self.read_token if dry_run and callable(self.token) else self.token
@@ -136,6 +147,9 @@ class GitHubTarget:
         except SourceMoved:
             refuse_pointers(tree, host.look(None, ()).source)
             raise
+
+    def ready(self) -> None:
+        self._host(lambda _: None).try_rights()
 
     def publish(self, report: Report, out_dir: Path, *, command: str, dry_run: bool, progress: OnProgress) -> Published:
         self.check(dry_run=dry_run)

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from bot import plan
-from bot.errors import GitHubNotFound, GitHubUnreachable, PublishFailed
+from bot.errors import (
+    BranchProtected,
+    CommitConflict,
+    GitHubNotFound,
+    GitHubRateLimited,
+    GitHubRefused,
+    GitHubUnreachable,
+    PublishFailed,
+)
 from bot.export_process import OnProgress, Progress
 from bot.githubapi import Client, asking
 from bot.hubapi import TreeFile
@@ -60,6 +68,29 @@ class GitHubHost:
 
     def me(self) -> str | None:
         return self._client.me() if self._client.token else None
+
+    def try_rights(self) -> None:
+        """Ask for what publishing needs, in ways that leave nothing: GitHub tells nobody what a token may do.
+
+        A blob without a commit is swept up by git. A pull request from a branch to itself is refused, but only after
+        the right to open one was looked at.
+
+        Raises:
+            GitHubNotAuthorized, GitHubNotFound, RepositoryReadOnly: the right is missing, and named.
+        """
+        repo = self._resolve()
+        branch = self._base or repo.default_branch
+        blob = {"content": "ptebot\n", "encoding": "utf-8"}
+        pull = {"title": "Never opened", "head": branch, "base": branch}
+        for what, path, body, needs in (
+            ("write to", "git/blobs", blob, "contents: write"),
+            ("open pull requests on", "pulls", pull, NEEDS),
+        ):
+            try:
+                with asking(f"trying whether the token may {what} {repo.full_name}", self._client, needs=needs):
+                    self._client.call("POST", f"{repo.path}/{path}", body=body)
+            except (GitHubRefused, GitHubUnreachable, GitHubRateLimited, BranchProtected, CommitConflict):
+                continue  # no answer about the right
 
     def look(self, author: str | None, known: Collection[int]) -> State:
         repo = self._resolve()

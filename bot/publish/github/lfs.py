@@ -33,7 +33,10 @@ MOST_OBJECTS = 100
 ATTEMPTS = 4
 PAUSE_SECONDS = 1.0
 """Before the second attempt; doubled each time."""
-_FULL = re.compile(r"\b(?:budget|quota|data packs?|storage limit|insufficient storage)\b", re.I)
+_FULL = re.compile(
+    r"\b(?:budget|quota|data packs?|storage limit|insufficient storage|lfs is disabled|to public fork)\b", re.I
+)
+"""What is about the storage and not about the token, of GitHub's 403s too."""
 _TOO_LARGE = re.compile(r"less than or equal to (?P<limit>\d{1,15})")
 SentOf = Callable[[int, int], None]
 """Told the bytes that were sent and those of the whole."""

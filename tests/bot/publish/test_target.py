@@ -43,6 +43,14 @@ def test_no_token_is_told_before_any_work(repo: Repository) -> None:
         target.check(dry_run=False)
 
 
+def test_one_that_only_reads_is_told_before_the_export(repo: Repository) -> None:
+    reader = HubTarget(repo_id=repo.repo_id, endpoint=repo.hub.endpoint, token=repo.hub.create_user("r", role="read"))
+    with pytest.raises(NotAuthorized, match="only read"):
+        reader.ready()
+    HubTarget(repo_id=repo.repo_id, endpoint=repo.hub.endpoint, token=repo.bot_token).ready()
+    HubTarget(repo_id=repo.repo_id, endpoint=repo.hub.endpoint, token=lambda: pytest.fail("asked")).ready()
+
+
 def test_no_token_is_shown(repo: Repository) -> None:
     target = HubTarget(repo_id="acme/tiny", endpoint="https://hub.example", token="hf_secret", read_token="hf_other")
     assert "hf_" not in repr(target) and target.place == "acme/tiny on https://hub.example"

@@ -57,6 +57,7 @@ def pull_requests(github: RunningGitHub, scratch: Path) -> None:
     """Opened though the reply was lost, found again, refreshed, in conflict, closed as one too many."""
     repo = repository(github, scratch)
     there = repo.there
+    repo.target().ready()
     github.fail("/pulls$", "drop", method="POST")
     assert repo.publish(repo.report()).operation == "created"
     assert repo.publish(repo.report()).operation == "unchanged"

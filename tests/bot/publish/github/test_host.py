@@ -395,6 +395,35 @@ def test_the_missing_right_is_named(repo: Repository, rights: dict[str, str], mi
     assert repo.pulls() == []
 
 
+@pytest.mark.parametrize(
+    ("rights", "missing"),
+    [
+        ({"contents": "read", "pull_requests": "write"}, "contents: write"),
+        ({"contents": "write", "pull_requests": "read"}, "pull-requests: write"),
+        ({"contents": "write", "pull_requests": "write"}, None),
+    ],
+)
+def test_it_is_named_before_the_export(repo: Repository, rights: dict[str, str], missing: str | None) -> None:
+    before = repo.there.branches()
+    target = repo.target(client=repo.client(repo.github.installation_token(repo.there, rights)))
+    if missing is None:
+        target.ready()
+        repo.there.repo.actions_may_open_pulls = False
+        with pytest.raises(GitHubNotAuthorized, match="not permitted"):
+            target.ready()
+    else:
+        with pytest.raises(GitHubNotAuthorized, match=missing):
+            target.ready()
+    assert repo.pulls() == [] and repo.there.branches() == before
+
+
+@pytest.mark.parametrize("action", ["drop", 502, 422])
+def test_trouble_before_the_export_is_no_reason_to_stop(repo: Repository, action: str | int) -> None:
+    repo.github.fail(r"/(git/blobs|pulls)$", action, method="POST", times=2)  # type: ignore[arg-type]
+    repo.target().ready()
+    assert repo.pulls() == []
+
+
 def test_tokens_that_are_none(repo: Repository) -> None:
     with pytest.raises(GitHubNotAuthorized, match="without a token"):
         repo.publish(repo.report(), client=repo.client(None))

@@ -77,6 +77,8 @@ def test_lost_and_failed_requests_are_made_good(repo: Repository, tmp_path: Path
     ("status", "message", "expected"),
     [
         (403, "This repository is over its data quota. Purchase more data packs to restore access.", LargeFileRefused),
+        (403, "Git LFS is disabled for this repository.", LargeFileRefused),
+        (403, "@octocat can not upload new objects to public fork acme/tiny", LargeFileRefused),
         (507, "Insufficient storage", LargeFileRefused),
         (413, "Too large", LargeFileRefused),
         (422, "Size must be less than or equal to 2147483648", LargeFileRefused),

@@ -53,6 +53,17 @@ def test_another_model_is_refused_before_any_work(
     assert "config.json" in str(said["error"])
 
 
+def test_a_token_without_the_right_is_refused_before_the_export(
+    repo: Repository, checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ["--publish", "github", "--repo", repo.there.full_name, "--folder", "models/tiny"]
+    monkeypatch.setattr("bot.export_process.run_export", lambda *_, **__: pytest.fail("exported"))
+    rights = {"contents": "write", "pull_requests": "read"}
+    monkeypatch.setenv("GITHUB_TOKEN", repo.github.installation_token(repo.there, rights))
+    code, said = run(capsys, "run", checkout, *where)
+    assert code == 72 and "pull-requests: write" in str(said["error"])
+
+
 @pytest.mark.parametrize(
     ("where", "code"),
     [
