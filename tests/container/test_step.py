@@ -217,6 +217,55 @@ def test_a_cancelled_job_leaves_nothing(world: World) -> None:
     assert ended.container not in world.docker.run("ps", "--all", "--format", "{{.Names}}").stdout
 
 
+def test_a_model_folder_becomes_a_pull_request_on_github(world: World, tmp_path: Path) -> None:
+    """The folder's words are hostile: none of them may speak to the runner."""
+    trap = "::error::taken%0A::set-output name=status::evil"
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    files |= {"README.md": f"---\nlicense: mit\n---\n{trap}\n##[error]taken\n".encode(), "::error::taken.txt": b"x"}
+    files = {f"models/tiny/{name}": content for name, content in files.items()}
+    before = world.repo.head()
+    world.repo.commit(files, message=f"##[error]taken\n\n{trap}\n")
+    for name, content in files.items():
+        path = world.workspace / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o600)
+    given = {key: SMALL[key] for key in ("backends", "precision", "max-seq-len")}
+    given |= {"model": "models/tiny", "publish": "github"}
+    event = {**world.job.event, "before": before, "commits": [{"message": trap, "modified": list(files)}]}
+    job = Job(event_name="push", event=event, github=world.job.github, token=world.job.token)
+    ended = run_action(world.docker, ROOT / "action.yml", **{**world.step, "job": job, "with_": given})
+    assert (ended.exit_code, ended.conclusion, ended.errors) == (0, "success", []), ended.masked_log
+    assert (ended.outputs["status"], ended.outputs["pr-operation"]) == ("passed", "created"), ended.log
+    [pull] = world.repo.pulls("open")
+    assert ended.outputs["pr-url"] == f"{world.github.server_url}/octo/training/pull/{pull.number}"
+    assert "models/tiny/executorch/portable/tiny_portable_fp32.pte" in world.repo.files("ptebot/models--tiny")
+    said = {command.name for command in ended.commands}
+    assert said <= {"add-mask", "debug", "endgroup", "group", "notice", "stop-commands"}
+    assert not [command for command in ended.annotations("notice") if "taken" in command.data]
+    owner = RUNNER_UID if os.geteuid() == 0 else os.getuid()
+    assert {path.stat().st_uid for path in world.workspace.rglob("*")} == {owner}
+
+
+def test_what_a_model_says_is_shown_and_never_obeyed(world: World, tmp_path: Path) -> None:
+    model = world.workspace / "model"
+    shutil.copytree(tmp_path / "model", model)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["model_type"] = "x\r\n::set-output name=status::evil\n##[error]taken\n::add-mask::a\n::stop-commands::x"
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    given = {"model": "./model", "publish": "none", "backends": "portable", "precision": "fp32"}
+    asked = {key: world.job.event[key] for key in ("ref", "repository", "sender")}
+    job = Job(event_name="workflow_dispatch", event=asked, github=world.job.github, token=world.job.token)
+    ended = run_action(world.docker, ROOT / "action.yml", **{**world.step, "job": job, "with_": given})
+    assert ended.conclusion == "failure", ended.log
+    assert "evil" in ended.log, "it was shown"
+    assert (ended.errors, ended.outputs["status"]) == ([], "error")
+    assert "set-output" not in {command.name for command in ended.commands}
+    assert {one.data for one in ended.commands if one.name == "add-mask"}.isdisjoint({"a"})
+    assert [one.data for one in ended.annotations("error") if one.data.startswith("taken")] == []
+    assert world.repo.branches() == ["main"]
+
+
 def test_the_prebuilt_image_needs_no_action_yml(world: World, tmp_path: Path) -> None:
     """``uses: docker://...``: there are no defaults then."""
     bare = tmp_path / "action.yml"
