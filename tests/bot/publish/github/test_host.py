@@ -8,6 +8,7 @@ import pytest
 
 from bot.errors import (
     BranchProtected,
+    CardInvalid,
     GitHubNotAuthorized,
     GitHubNotFound,
     GitHubRateLimited,
@@ -334,6 +335,20 @@ def test_what_is_not_there_to_be_published(repo: Repository) -> None:
     with pytest.raises(InvalidInput):
         repo.target(repository="acme")
     assert repo.writes() == []
+
+
+@pytest.mark.parametrize("card", [b"# T\n```\nnever closed\n", b"# T\n<!-- ptebot:begin -->\n", b"\xff\xfe# T\n"])
+def test_a_card_that_cannot_be_edited_opens_nothing(repo: Repository, card: bytes) -> None:
+    repo.push({"README.md": card})
+    with pytest.raises(CardInvalid):
+        repo.publish(repo.report())
+    assert repo.writes() == []
+
+
+def test_a_folder_without_a_card_gets_one(github: RunningGitHub, tmp_path: Path) -> None:
+    repo = repository(github, tmp_path, files=dict(reports.MODEL_FILES))
+    repo.publish(repo.report())
+    assert repo.read("README.md", repo.branch).startswith(BEGIN.encode())
 
 
 def test_a_file_that_is_not_what_the_report_says_is_not_sent(repo: Repository) -> None:
