@@ -76,7 +76,7 @@ def engine(*, keep: bool = False) -> Iterator[Engine]:
     install()
     STATE.mkdir(parents=True, exist_ok=True)
     with (STATE / "users").open("a") as users:
-        with _alone("starting"):
+        with alone("starting"):
             fcntl.flock(users, fcntl.LOCK_SH)
             started = _running() or _start()
             if keep:
@@ -84,7 +84,7 @@ def engine(*, keep: bool = False) -> Iterator[Engine]:
         try:
             yield started
         finally:
-            with _alone("starting"):
+            with alone("starting"):
                 if not (STATE / "keep").exists() and _nobody_else(users):
                     _stop()
 
@@ -93,7 +93,7 @@ def stop() -> bool:
     """End our own engine, whoever started it; whether there was one."""
     if not STATE.is_dir():
         return False
-    with _alone("starting"):
+    with alone("starting"):
         (STATE / "keep").unlink(missing_ok=True)
         return _stop()
 
@@ -203,7 +203,9 @@ def _best_client(host: str) -> str | None:
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[None]:
+def alone(name: str) -> Iterator[None]:
+    """Nobody else on this machine, and in this checkout, is in a block of that name."""
+    STATE.mkdir(parents=True, exist_ok=True)
     with (STATE / f"{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from tools.engine import ROOT, STATE, Engine, NoEngine, engine, install, stop
+from tools.engine import ROOT, STATE, Engine, NoEngine, alone, engine, install, stop
 
 TAG = "ptebot:dev"
 STAND_IN = "ptebot-stand-in:bookworm"
@@ -52,6 +52,11 @@ def build(on: Engine, *, tag: str = TAG, say: Say = lambda text: print(text, fil
         RuntimeError: the build failed; the text has its log.
         NoEngine: nothing can be pulled, and the stand-in cannot be made by this user or this Python.
     """
+    with alone("building"):
+        return _build(on, tag, say)
+
+
+def _build(on: Engine, tag: str, say: Say) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with _timed(seconds, "pull", say):
         pullable = _pull(on, default_base())
@@ -60,7 +65,6 @@ def build(on: Engine, *, tag: str = TAG, say: Say = lambda text: print(text, fil
             _docker_build(on, tag, {})
         return seconds
     _may_stand_in()
-    STATE.mkdir(parents=True, exist_ok=True)
     wheels = STATE / "wheels"
     with ThreadPoolExecutor(2) as pool:
         base = pool.submit(_part, seconds, "base", say, lambda: _stand_in(on))
