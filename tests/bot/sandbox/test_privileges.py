@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,7 @@ def test_what_a_child_wrote_is_ours_afterwards(folder: Path) -> None:
         "os.makedirs(args[0] + '/a/b/c/d/e/f/g/h/i/j')",
         "os.mkdir(args[0]); [open(f'{args[0]}/{n}', 'w').close() for n in range(10_001)]",
         "os.mkdir(args[0]); open(args[0] + '/a', 'w').close(); os.link(args[0] + '/a', args[0] + '/b')",
+        "os.mkdir(args[0]); open('kept', 'w').close(); os.link('kept', args[0] + '/report.json')",
         "import socket; os.mkdir(args[0]); os.chdir(args[0]); socket.socket(socket.AF_UNIX).bind('s')",
     ],
 )
@@ -274,6 +276,38 @@ def test_nobody_outlives_the_child(folder: Path, act: str) -> None:
     assert found.get("error") in (None, "OutputNotTrusted"), found
     assert not (folder / "out").is_symlink()
     assert Path("/etc").stat().st_uid == 0
+
+
+@needs_root
+def test_nobody_holds_the_parent_up(folder: Path) -> None:
+    """What has left the child's group still has its standard output; read to its end, that could last forever."""
+    code = "if os.fork() == 0:\n    os.setsid(); time.sleep(20); os._exit(0)\nprint('done', flush=True)"
+    started = time.monotonic()
+    assert child(code, cwd=folder)["lines"] == ["done"]
+    assert time.monotonic() - started < 15
+
+
+@needs_root
+def test_who_ends_them_cannot_be_ended_by_them(folder: Path) -> None:
+    """The same process, held in front of its deed; with one number for all its identities they could be quicker."""
+    act = "os.kill(-1, signal.SIGKILL)"
+    assert act in privileges._SWEEP
+    waiting = privileges._SWEEP.replace(act, "import time; print('ready', flush=True); time.sleep(20)")
+    try_it = (
+        "import os, sys\nfor number in (0, 9, 19):\n try:\n  os.kill(int(sys.argv[1]), number); print('did')\n"
+        " except PermissionError:\n  print('refused')"
+    )
+    code = (
+        "import subprocess, sys\n"
+        f"sweep = [sys.executable, '-I', '-c', {waiting!r}, '{UID}', '{UID}', '{UID + 1000}']\n"
+        "p = subprocess.Popen(sweep, stdout=-1)\n"
+        "p.stdout.readline()\n"
+        f"said = subprocess.run([sys.executable, '-I', '-c', {try_it!r}, str(p.pid)], user={UID}, group={UID}, "
+        "extra_groups=[], capture_output=True, text=True)\n"
+        "found.update(said=said.stdout.split(), log=said.stderr); p.kill()"
+    )
+    found = ptebot(code, cwd=folder)
+    assert found["said"] == ["refused"] * 3, found
 
 
 @needs_root
