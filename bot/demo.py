@@ -22,6 +22,7 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd
 
+from bot import leash
 from bot.errors import DemoFailed, RunnerFailed
 from bot.hubapi import asking, connect
 
@@ -97,7 +98,8 @@ def local_hub(data: Path, port: int = 0) -> Iterator[LocalHub]:
     """
     data.mkdir(parents=True, exist_ok=True)
     log = data / "localhub.log"
-    command = [sys.executable, "-m", "bot.leash", "bot.cli", "localhub", "--json", "--data", str(data)]
+    hub_itself = ["bot.cli", "localhub", "--json", "--data", str(data)]
+    command = [sys.executable, "-m", "bot.leash", leash.NETWORK, *hub_itself]
     # No one's token or login gets into the Hub's process, nor a proxy between it and us.
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
     with log.open("wb") as stderr:
