@@ -85,7 +85,19 @@ def run_export(
             good_exits=(0, NoGoodCell.exit_code),
             memory_limit_bytes=memory_limit_bytes,
         )
-        return load_output(made)
+        report = load_output(made)
+        _check_about(report, spec)
+        return report
+
+
+def _check_about(report: Report, spec: ExportSpec) -> None:
+    """Its words become titles and commits, so they are those that were asked for; raises OutputNotTrusted."""
+    asked = {(backend, precision) for backend in spec.backends for precision in spec.precisions}
+    told = [(cell.backend, cell.precision) for cell in report.cells]
+    if specs.to_dict(report.spec) != specs.to_dict(spec) or not {*told} <= asked or len({*told}) != len(told):
+        raise OutputNotTrusted("The report is about another export than the one that was asked for.")
+    if (report.model.repo_id, report.model.revision) != (spec.model.repo_id, spec.model.revision):
+        raise OutputNotTrusted("The report is about another model than the one that was given.")
 
 
 @contextmanager

@@ -47,6 +47,8 @@ PAUSE_SECONDS: float | None = 0.25
 WRITE_PAUSE_SECONDS: float | None = 1.0
 """Between two requests and between two writes, as GitHub's guide for well-behaved clients asks."""
 _READS = frozenset({"GET", "HEAD"})
+_NOT_GITHUBS = (BadAttributeException, AssertionError, ValueError, TypeError, LookupError, AttributeError)
+"""What reading a reply raises that has another shape than it should."""
 T = TypeVar("T")
 
 
@@ -190,7 +192,7 @@ def translated(error: Exception, doing: str, client: Client, *, needs: str | Non
         return GitHubUnreachable(f"No answer from {place}: {said}.")
     if isinstance(error, RuntimeError) and "redirected" in said:
         return GitHubRefused(f"{place}: {said}.", remedy="Check GITHUB_API_URL: it must be the server's own address.")
-    if isinstance(error, BadAttributeException | AssertionError | json.JSONDecodeError):
+    if isinstance(error, _NOT_GITHUBS):
         # PyGithub's words for replies that are not GitHub's: a proxy's page, an address of another server.
         return GitHubRefused(f"{place}: the reply is not one of GitHub's: {said or type(error).__name__}.")
     return None

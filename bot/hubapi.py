@@ -8,8 +8,10 @@ which holds the token.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,7 +122,18 @@ def translated(error: Exception, what: str, api: HfApi) -> Exception | None:  # 
     if isinstance(error, httpx2.HTTPError | ConnectionError | TimeoutError | LocalEntryNotFoundError | RuntimeError):
         # hf_xet raises bare RuntimeErrors for its storage's failures.
         return HubUnreachable(f"No answer from {place}: {said}.")
+    if isinstance(error, ValueError | TypeError | LookupError | AttributeError) and _raised_by_its_library(error):
+        return HubRefused(
+            f"{place}: the reply is not one of a Hub's ({type(error).__name__}).",
+            remedy="Check the address of the Hub, and a proxy on the way.",
+        )
     return None
+
+
+def _raised_by_its_library(error: Exception) -> bool:
+    """Whether huggingface_hub, or what it reads replies with, met a reply of another shape; else it is our defect."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(f"{os.sep}huggingface_hub{os.sep}" in name for name in frames)
 
 
 def _refused(error: HfHubHTTPError, said: str, place: str) -> Exception:

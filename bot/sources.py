@@ -37,12 +37,15 @@ class LocalModel:
         """The files that an export depends on, by name, hashed as a Hub would list them.
 
         Raises:
-            InvalidModelDirectory: a file cannot be read.
+            InvalidModelDirectory: a file cannot be read, or is a link that leads out of the directory.
         """
         try:
             names = [path.name for path in self.directory.iterdir() if path.is_file()]
             weights = [name for name in names if name.endswith(".safetensors")]
-            return {name: _listed(self.directory / name) for name in sorted({*small_files(names), *weights})}
+            wanted = sorted({*small_files(names), *weights})
+            for name in wanted:
+                _check_link(self.directory / name)
+            return {name: _listed(self.directory / name) for name in wanted}
         except OSError as error:
             raise InvalidModelDirectory(f"{self.directory} cannot be read: {error}.") from None
 
@@ -79,6 +82,14 @@ class HubModel:
             progress=show,
             resolved=self.resolved,
         ).directory
+
+
+def _check_link(path: Path) -> None:
+    """What ``exporter.source.files_of`` refuses, before anything is read: a link may lead to what never ends."""
+    root = path.parent.resolve()
+    allowed = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
+    if path.is_symlink() and not any(path.resolve().is_relative_to(place) for place in allowed):
+        raise InvalidModelDirectory(f"{path.parent}: {path.name} is a symbolic link that leads out of it.")
 
 
 def _listed(path: Path) -> TreeFile:

@@ -36,6 +36,8 @@ MAX_TITLE = 250
 """Characters of a title, a group's heading and a path."""
 LEAST_LINE = 4
 """Characters of a line of a secret that is worth hiding: the brace of a JSON key is not."""
+LEAST_SECRET = 8
+"""Characters of what is hidden outside of the log too."""
 HIDDEN = "***"
 Level = Literal["notice", "warning", "error"]
 
@@ -240,6 +242,12 @@ class Log:
         ]
         whole = "\n".join(lines)
         return whole if len(whole) <= MAX_MESSAGE else whole[: MAX_MESSAGE - 1] + "…"
+
+    def hide(self, text: str) -> str:
+        """Text for elsewhere than the log without what is masked; a secret too short to be one would garble it."""
+        for secret in self._hidden:
+            text = text.replace(secret, HIDDEN) if len(secret) >= LEAST_SECRET else text
+        return text
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._hidden:

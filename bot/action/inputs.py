@@ -27,8 +27,9 @@ DEFAULT_CONFIG = ".ptebot.yml"
 DEFAULT_OUTPUT = "ptebot-out"
 MAX_CHARACTERS = 4096
 """Of any one input: every allowed value is far shorter."""
-_SECRETS = re.compile(r"\b(?:hf_|gh[a-z]_|github_pat_)\w+|\beyJ[\w.-]+")
-"""Shapes of tokens: one that was put into the wrong input must not stand in a public log."""
+_SECRETS = re.compile(r"\b(?:hf_|gh[a-z]_|github_pat_)\w+|\beyJ[\w.-]+|(?<=://)[^\s/]+(?=@)|(?<=[?#])[^\s'#]+")
+"""Shapes of tokens, and what an address may hold besides the place: one that was put into the wrong input must not
+stand in a public log."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,12 @@ def run(env: Mapping[str, str], log: Log) -> int:
         told.cancelled()
     except Exception as error:
         told.failed(error)
-    return told.end(step.conversation)
+    try:
+        return told.end(step.conversation)
+    except Terminated:
+        # In the middle of an answer that GitHub is slow to take: what needs no network is told at least.
+        told.cancelled()
+        return told.end()
 
 
 class _Step:
@@ -82,6 +87,8 @@ class _Step:
             told.ignored(reason)
         elif not talk.allowed():
             reason = f"{request.origin.actor} may not write to {request.origin.repository}"
+            if not given.github_token:
+                reason = "without a github-token nobody can be asked for, so that no comment is a command"
             talk.refuse(reason)
             told.ignored(reason)
         elif request.verb == "help":

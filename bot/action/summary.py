@@ -7,7 +7,7 @@ GitHub drops a summary that is too large whole, so parts go first, and what was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -71,8 +71,11 @@ class Part:
     """What it is, for the line that tells what was left out."""
 
 
-def write(env: Mapping[str, str], story: Story) -> None:
+def write(env: Mapping[str, str], story: Story, hide: Callable[[str], str] = str) -> None:
     """Append the summary to the file that ``GITHUB_STEP_SUMMARY`` names; nothing happens where there is none.
+
+    Args:
+        hide: takes secrets out.
 
     Raises:
         OSError: the file cannot be written.
@@ -83,7 +86,7 @@ def write(env: Mapping[str, str], story: Story) -> None:
     path = Path(target)
     there = path.stat().st_size if path.exists() else 0
     with path.open("a", encoding="utf-8", newline="\n") as stream:
-        stream.write(render(story, limit=max(LIMIT - MARGIN - there, 0)))
+        stream.write(hide(render(story, limit=max(LIMIT - MARGIN - there, 0))))
 
 
 def brief(story: Story, *, limit: int) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import html
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from bot.action.commands import Log
 from bot.action.outputs import Place
 from bot.action.status import Ended
 from bot.action.summary import Story
+from bot.action.workflow_words import in_a_workflow
 from bot.errors import Cancelled
 from bot.replies.conversation import Conversation
 from exporter.errors import PtebotError
@@ -52,10 +54,8 @@ class Telling:
     def add(self, done: Done) -> None:
         """One model's end."""
         self._done.append(done)
-        error = done.story.error
-        if error is not None and not isinstance(error, PtebotError):
-            # A defect of ours: where it happened is what a report of it needs.
-            self._log.say("".join(traceback.format_exception(error)))
+        for error in (done.story.error, done.story.ended.failure):
+            self._known(error)
 
     def ignored(self, reason: str) -> None:
         self._log.say(f"Nothing to do: {reason}.")
@@ -63,9 +63,15 @@ class Telling:
 
     def failed(self, error: Exception) -> None:
         """Nothing could be done at all, or no more of it."""
-        if not isinstance(error, PtebotError):
-            self._log.say("".join(traceback.format_exception(error)))
+        self._known(error)
         self._alone = Story(ended=status.broken(error), why=self.why, error=error)
+
+    def _known(self, error: BaseException | None) -> None:
+        """A failure in the words of a workflow; of a defect of ours, where it happened."""
+        if isinstance(error, PtebotError):
+            in_a_workflow(error, self.workspace)
+        elif error is not None:
+            self._log.say("".join(traceback.format_exception(error)))
 
     def cancelled(self) -> None:
         error = Cancelled("The job was cancelled; what was running is ended, and nothing is half published.")
@@ -100,29 +106,40 @@ class Telling:
             conversation: where the request came from, if it has not been answered yet.
         """
         ended = self.ended()
-        cancelled = ended.exit_code == Cancelled.exit_code
-        if conversation is not None and not cancelled:
-            self._answer(conversation, ended)
-        for story in self.stories:
-            annotate(self._log, story.ended, story.report, story.error)
+        answer = partial(self._answer, conversation, ended) if conversation is not None else lambda: None
+        ways: list[tuple[str, Callable[[], None]]] = [
+            ("answer could not be given", answer),
+            ("failure could not be shown", self._annotate),
+            ("summary could not be written", self._summary),
+            ("outputs could not be written", self._outputs),
+        ]
+        if ended.exit_code == Cancelled.exit_code:
+            # The runner waits some seconds only: what needs no network goes first.
+            ways.append(ways.pop(0))
         code = ended.exit_code
-        for what, tell in (("summary", self._summary), ("outputs", self._outputs)):
+        for what, tell in ways:
             try:
                 tell()
             except OSError as error:
-                self._log.error(f"The {what} could not be written", error.strerror or type(error).__name__)
+                self._log.error(f"The {what}", error.strerror or type(error).__name__)
                 code = code or PtebotError.exit_code
-        if conversation is not None and cancelled:
-            # The runner waits some seconds only: what needs no network went first.
-            self._answer(conversation, ended)
+            except Exception as error:
+                # A defect of ours must not keep the other ways from being gone.
+                self._known(error)
+                self._log.error(f"The {what}", f"{type(error).__name__}. {PtebotError.remedy}")
+                code = code or PtebotError.exit_code
         return code
+
+    def _annotate(self) -> None:
+        for story in self.stories:
+            annotate(self._log, story.ended, story.report, story.error)
 
     def _answer(self, conversation: Conversation, ended: Ended) -> None:
         first = next((story.published.pr_url for story in self.stories if story.published), None)
         conversation.finish(
             not ended.exit_code,
-            self.brief(MAX_REPLY),
-            title=html.unescape(" ".join(summary.title(story) for story in self.stories)),
+            self._log.hide(self.brief(MAX_REPLY)),
+            title=self._log.hide(html.unescape(" ".join(summary.title(story) for story in self.stories))),
             url=first,
             conclusion="cancelled" if ended.exit_code == Cancelled.exit_code else None,
         )
@@ -133,10 +150,10 @@ class Telling:
     def _summary(self) -> None:
         for number, story in enumerate(self.stories):
             notices = (*story.notices, *(self._notes if number == 0 else ()))
-            summary.write(self._env, replace(story, notices=notices))
+            summary.write(self._env, replace(story, notices=notices), self._log.hide)
 
     def _outputs(self) -> None:
-        outputs.write(self._env, self.values())
+        outputs.write(self._env, {name: self._log.hide(value) for name, value in self.values().items()})
 
     def values(self) -> dict[str, str]:
         """Every output."""

@@ -6,6 +6,7 @@ ptebot's own defaults. Nothing is exported or asked here but which paths a push 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,10 @@ from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, Mode
 
 MOST_WORKS = 20
 """Models of one step; more belong into jobs of their own, which run side by side."""
+MOST_LABEL = 100
+"""Characters."""
+_UNPLAIN = re.compile(r"[^A-Za-z0-9._+-]+")
+"""What no folder below ``output`` is called, whatever a folder of the workspace is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,7 @@ class Work:
     name: str
     """The model's name, one plain path component: of its files, and of their folder where ``label`` is the same."""
     label: str
-    """A path component that no other work of this step has."""
+    """A path component that no other work of this step has, in plain characters."""
     folder: Path | None
     """The folder; None for an id on the Hub."""
     revision: str | None
@@ -99,8 +104,9 @@ def _work(model: Model, request: Request, given: Inputs) -> Work:
             )
     elif given.publish == "github":
         raise InvalidInput(
-            f"{model.model} is a model on the Hub; `publish: github` is for a model folder of this repository.",
-            remedy="Set `publish: hub`, or name the folder that holds the model.",
+            f"The workspace has no folder {model.model}, so a model on the Hub is meant; `publish: github` is for a "
+            "model folder of this repository.",
+            remedy="Run actions/checkout before, and name the folder as the repository has it; or set `publish: hub`.",
         )
     asked = request.overrides
     options = {
@@ -125,7 +131,11 @@ def _name(model: str, folder: Path | None, request: Request, given: Inputs) -> s
 def _labelled(works: list[Work]) -> tuple[Work, ...]:
     """The same with labels that differ: a name alone where it is the only one, else the whole path."""
     often = Counter(work.name for work in works)
-    return tuple(
-        work if often[work.name] == 1 else replace(work, label=work.model.removeprefix("./").replace("/", "--"))
-        for work in works
-    )
+    labels: list[str] = []
+    for work in works:
+        said = work.name if often[work.name] == 1 else work.model.removeprefix("./").replace("/", "--")
+        label = _UNPLAIN.sub("-", said).strip("-.")[:MOST_LABEL] or "model"
+        while label in labels:
+            label = f"{label}-2"
+        labels.append(label)
+    return tuple(replace(work, label=label) for work, label in zip(works, labels, strict=True))

@@ -11,10 +11,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-_ACTIVE = re.compile(r"[&<>`*\[\]|~\\@#$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.")
+_ACTIVE = re.compile(r"[&<>`*\[\]|~\\@#$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=[Ww]{3})\.")
 """What CommonMark, GitHub's extensions and the Hub's own (mentions, references, formulas) give a meaning to; an
 underscore between letters has none."""
-_APART = re.compile(r"&#(?:64|35);|(?<![0-9A-Za-z])[Gg][Hh]-(?=[0-9])|&#58;(?=//)")
+_APART = re.compile(r"&#(?:64|35);|(?<![0-9A-Za-z])[Gg][Hh]-(?=[0-9])|&#58;(?=//)|(?<=[Ww]{3})&#46;")
 """What GitHub looks for after entities are resolved: mentions, references to issues, addresses of issues. A character
 that nobody sees is put behind it."""
 _COMMIT = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{7,40}(?![0-9A-Za-z])")

@@ -83,14 +83,14 @@ class Reader:
         """
         with asking(f"reading {full_name}", self.client, needs="metadata: read"):
             data = self.client.call("GET", f"/repos/{quote(full_name)}")
-        return Repository(
-            id=data["id"],
-            full_name=data["full_name"],
-            default_branch=data["default_branch"],
-            archived=bool(data.get("archived")),
-            html_url=data["html_url"].rstrip("/"),
-            clone_url=data["clone_url"],
-        )
+            return Repository(
+                id=int(data["id"]),
+                full_name=str(data["full_name"]),
+                default_branch=str(data["default_branch"]),
+                archived=bool(data.get("archived")),
+                html_url=str(data["html_url"]).rstrip("/"),
+                clone_url=str(data["clone_url"]),
+            )
 
     def tip(self, repo: Repository, branch: str) -> str | None:
         """The commit of a branch; None where there is no such branch."""
