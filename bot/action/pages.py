@@ -82,7 +82,7 @@ def page(note: str) -> str:
         "  env:\n"
         "    FILES: ${{ join(fromJSON(steps.ptebot.outputs.result).cells.*.file, ' ') }}\n"
         "```\n\n"
-        "`result` holds `version`, `event`, `why` and `subject` (what was exported, as it was named), everything above\n"
+        "`result` holds `version`, `event`, `why` and `subject` (what was exported, by its name), everything above\n"
         "(`pr_url` for `pr-url`), `exit_code`, `pr`, `error` (`class`, `exit_code`, `title`, `what`, `remedy`; null\n"
         "where there is none), `model`, `speeds` (with `bench: true`), and `cells`: `backend`,\n"
         "`precision`, `status`, `good`, `stage`, `reason`, `file`, `size_bytes`, `sha256`, `delegates`, `ops_left`,\n"
