@@ -21,6 +21,7 @@ from bot.action.summary import Story
 from bot.action.work import Work
 from bot.cli import Terminated
 from bot.commands.run import command_line
+from bot.errors import CommitConflict, PublishFailed
 from bot.export_process import OnProgress
 from bot.githubapi import Client
 from bot.publish.loop import Published
@@ -93,7 +94,9 @@ def perform(work: Work, scene: Scene, show: OnProgress) -> Done:
     one = _One(work, scene, show, story)
     try:
         return one.run()
-    except Exception as error:
+    except Exception as caught:
+        # What nobody looked after again is told as what it is: others were at it at the same time.
+        error = PublishFailed(str(caught)) if isinstance(caught, CommitConflict) else caught
         return Done(work=work, story=replace(one.story, ended=status.broken(error), error=error), folder=one.folder)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from bot.errors import GitHubNotFound
+from bot.errors import CommitConflict, GitHubNotFound, GitHubRefused
 from bot.githubapi import Client, asking, same_account
 
 ROLES = frozenset({"admin", "maintain", "write"})
@@ -31,6 +31,8 @@ def may_write(client: Client, repository: str, login: str) -> bool:
             answer = client.call("GET", path)
     except GitHubNotFound:
         return False  # no such account, or the repository is hidden from this token
+    except CommitConflict as error:
+        raise GitHubRefused(str(error)) from None
     return _may(answer, login)
 
 

@@ -146,12 +146,21 @@ def live(source: str) -> list[str]:
     return found
 
 
+_SEEN: dict[str, list[str | None]] = {}
+
+
+def seen_at(address: str) -> list[str | None]:
+    """The Authorization headers that a service got."""
+    return _SEEN.get(address, [])
+
+
 @contextmanager
 def answering(status: int, body: bytes, **headers: str) -> Iterator[str]:
     """A service that answers everything alike; its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
+            _SEEN.setdefault(f"http://127.0.0.1:{self.server.server_port}", []).append(self.headers["Authorization"])
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():

@@ -30,7 +30,7 @@ from bot.replies.conversation import Conversation
 from exporter.errors import all_errors
 from tests.bot import reports
 from tests.bot.action import runner_syntax
-from tests.bot.action.hostile import ALL, answering, exporter, live
+from tests.bot.action.hostile import ALL, answering, exporter, live, seen_at
 from tests.bot.action.steps import Bench, Result
 from tests.bot.triggers import events
 from tests.localgithub.testing import RunningGitHub, running_github
@@ -162,6 +162,19 @@ def test_replies_of_another_shape_end_a_step_in_order(bench: Bench, body: bytes)
         assert "Traceback" not in result.log
         assert "defect" not in result.log
         assert result.summary
+
+
+def test_an_address_that_leads_elsewhere_gets_no_token(bench: Bench) -> None:
+    with (
+        answering(404, b"{}") as thief,
+        answering(302, b"", Location=f"{thief}/x".replace("127.0.0.1", "localhost")) as away,
+    ):
+        bench.env = {"GITHUB_API_URL": away}
+        hub = _by_hand(bench, model="acme/tiny", publish="hub", hub_token="hf_abcdefghij", endpoint=away)
+        github = _by_hand(bench)
+        comment = bench.run("issue_comment", bench.comment_event("/ptebot export"), model="m", publish="github", **ONE)
+    assert (hub.code, github.code, comment.code) == (31, 74, 74)
+    assert seen_at(thief) == [None] * len(seen_at(thief))
 
 
 # -- people and places -------------------------------------------------------------------------------------------------
