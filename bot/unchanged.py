@@ -15,6 +15,7 @@ from bot.errors import RevisionNotFound, SourceMoved
 from bot.hubapi import TreeFile
 from bot.publish import decide as steps
 from bot.publish.loop import Host, Published
+from bot.publish.splice import BEGIN, END, splice
 from bot.publish.state import Branch, State
 from exporter.spec import ExportSpec
 
@@ -28,6 +29,7 @@ def ask(tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, 
 
     Raises:
         SourceMoved: the repository's base branch holds another model than the source.
+        CardInvalid: the repository's README.md cannot take the section.
         PtebotError: as the host answers.
     """
     now = host.look(host.me(), ())
@@ -48,6 +50,9 @@ def ask(tree: Mapping[str, TreeFile], spec: ExportSpec, toolchain: Mapping[str, 
                 reason=step.reason,
                 manifest=published.manifest,
             )
+    if not main.has_section():
+        # What the card cannot take is told before the work, not after it; the front matter is made where it is needed.
+        splice(main.card, f"{BEGIN}\n{END}\n", front_matter=False)
     return None
 
 

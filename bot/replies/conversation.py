@@ -197,12 +197,6 @@ class Conversation:
                 self.warn(f"ptebot could not {doing}. {why}")
             self._failed.add(doing)
             return None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            # A reply of another shape than GitHub's, from a proxy for one.
-            if doing not in self._failed:
-                self.warn(f"ptebot could not {doing}. GitHub's reply is not what was to be expected: {error!r}")
-            self._failed.add(doing)
-            return None
 
     def _follow(self) -> None:
         """Learn the repository's name again: it may have been renamed since the event."""

@@ -24,6 +24,7 @@ from bot.action.summary import Story
 from bot.action.work import Work
 from bot.action.workflow_words import in_a_workflow
 from bot.cli import Terminated
+from bot.errors import NotAuthorized
 from bot.export_process import OnProgress
 from bot.localhub.testing import RunningHub, running_hub
 from bot.replies.conversation import Conversation
@@ -210,6 +211,15 @@ def test_a_link_out_of_the_model_is_refused_before_anything_is_read(
         assert str(bench.workspace) not in _said(result)
 
 
+def test_a_card_that_cannot_be_edited_is_told_before_the_export(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "run_module", lambda *_, **__: pytest.fail("nothing may run"))
+    for card in (b"# T\n<!-- ptebot:begin -->\n", b"# T\n```\nnever closed\n", b"\xff", b"---\n: : [\n---\n"):
+        bench.repo.commit({"m/README.md": card})
+        result = _by_hand(bench)
+        assert (result.code, result.document["error"]["class"]) == (34, "CardInvalid")
+        assert "README.md" in result.document["error"]["what"]
+
+
 def test_every_published_example_of_an_event_ends_in_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
@@ -300,6 +310,24 @@ def test_no_advice_speaks_of_a_command_line() -> None:
         assert error.what == "m: what happened"
         words = re.findall(r"(?<!\w)--[a-z]\S*|HF_\w+|\bcommand\b(?! line)|directory on another disk", error.advice)
         assert words == [], f"{cls.__name__}: {error.advice}"
+
+
+@pytest.mark.parametrize(
+    ("remedy", "words"),
+    [
+        ("Then give that account's token (HF_TOKEN).", "Then give `hub-token` that account's token."),
+        ("Give a token that may read it (HF_TOKEN).", "Give a token that may read it as `hub-token`."),
+        ("Close it, and run the same command again.", "Close it, and run the job again."),
+        ("Run the command again.", "Run the job again."),
+        ("Choose a larger --max-seq-len.", "Choose a larger `max-seq-len`."),
+        ("Fetch the weights: git lfs pull.", "Give `lfs: true` to actions/checkout."),
+        ("Give `lfs: true` to actions/checkout, or run `git lfs pull`.", "Give `lfs: true` to actions/checkout."),
+    ],
+)
+def test_advice_that_a_failure_brings_is_put_into_a_workflows_words(remedy: str, words: str) -> None:
+    error = NotAuthorized("No.", remedy=remedy)
+    in_a_workflow(error, Path("/github/workspace"))
+    assert error.advice == words
 
 
 # -- the real process --------------------------------------------------------------------------------------------------
