@@ -114,8 +114,13 @@ def test_git_requests_that_are_none(repo: str, http) -> None:
 
 
 def run_git(*arguments: str, check: bool = True) -> str | None:
-    """git's output; None when it fails (and ``check`` is off). It asks nobody for a password."""
-    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_GLOBAL": os.devnull}
+    """git's output; None when it fails (and ``check`` is off). It asks nobody for a password, and knows no LFS."""
+    # Debian's git-lfs puts its filter into the system's configuration, and clones would hold files, not pointers.
+    environment = os.environ | {
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+    }
     done = subprocess.run(["git", *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 or not check, done.stderr
     return done.stdout if done.returncode == 0 else None
