@@ -109,7 +109,7 @@ class _Grouped:
 def heading(item: Progress) -> str:
     """The title of the group that a step belongs to; never empty."""
     stage = TITLES.get(item.stage, one_line(item.stage, 40))
-    if item.stage == "rehearse":
+    if item.stage in ("rehearse", "bench"):
         return stage
     if item.precision and item.stage == "reference":
         stage = TITLES["quantize"]

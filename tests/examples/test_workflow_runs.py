@@ -15,33 +15,15 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
-from bot.localhub.testing import RunningHub, running_hub
+from bot.localhub.testing import RunningHub
 from tests.bot.action.steps import Bench, Result
 from tests.bot.issuer import Issuer, running_issuer
 from tests.examples.test_workflows import EVENTS, WORKFLOWS, _filled_in, _text
-from tests.exporter.models import tiny_model
-from tests.localgithub.testing import RunningGitHub, running_github
+from tests.localgithub.testing import RunningGitHub
 
 SMALL = b"backends: portable\nprecision: fp32\nmax-seq-len: 32\n"
 RIGHTS = ("contents", "issues", "pull-requests", "checks", "statuses")
 _NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def github() -> Iterator[RunningGitHub]:
-    with running_github() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[RunningHub]:
-    with running_hub() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model("llama", tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

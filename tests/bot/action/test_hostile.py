@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from bot.action.workflow_words import in_a_workflow
 from bot.cli import Terminated
 from bot.errors import NotAuthorized
 from bot.export_process import OnProgress
-from bot.localhub.testing import RunningHub, running_hub
+from bot.localhub.testing import RunningHub
 from bot.replies.conversation import Conversation
 from exporter.errors import all_errors
 from tests.bot import reports
@@ -34,24 +33,12 @@ from tests.bot.action import runner_syntax
 from tests.bot.action.hostile import ALL, answering, exporter, live, seen_at
 from tests.bot.action.steps import Bench, Result
 from tests.bot.triggers import events
-from tests.localgithub.testing import RunningGitHub, running_github
+from tests.localgithub.testing import RunningGitHub
 
 ROOT = Path(__file__).parents[3]
 ONE = {"backends": "portable", "precision": "fp32", "max_seq_len": "32"}
 OURS = {"add-mask", "stop-commands", "group", "endgroup", "error", "warning", "notice"}
 _NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def github() -> Iterator[RunningGitHub]:
-    with running_github() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[RunningHub]:
-    with running_hub() as found:
-        yield found
 
 
 @pytest.fixture

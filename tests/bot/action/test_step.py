@@ -5,39 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi
 
-from bot.action import perform, step
+from bot.action import step
 from bot.cli import Terminated
-from bot.localhub.testing import RunningHub, running_hub
+from bot.localhub.testing import RunningHub
 from tests.bot.action.steps import Bench
 from tests.bot.issuer import running_issuer
-from tests.exporter.models import tiny_model
-from tests.localgithub.testing import RunningGitHub, running_github
+from tests.localgithub.testing import RunningGitHub
 
 SMALL = {"backends": "portable", "precision": "fp32", "max_seq_len": "32"}
 _NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def github() -> Iterator[RunningGitHub]:
-    with running_github() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[RunningHub]:
-    with running_hub() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model("llama", tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture
@@ -317,4 +298,3 @@ def test_secrets_do_not_reach_the_exporter(bench: Bench, model: Path, monkeypatc
     monkeypatch.setitem(os.environ, "ACTIONS_RUNTIME_TOKEN", "secret-of-the-job")
     monkeypatch.setitem(os.environ, "INPUT_HUB-TOKEN", "hf_secret")
     assert not {"secret-of-the-job", "hf_secret"} & set(child.environment(Path("/")).values())
-    assert perform is not None
