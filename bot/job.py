@@ -18,6 +18,7 @@ from bot import export_process, plan, speed, workspace
 from bot.export_process import OnLog, OnProgress, Progress
 from bot.publish.loop import Published
 from bot.publish.target import Target
+from bot.sandbox.call import UNBOUND, Conditions
 from bot.sources import HubModel, LocalModel
 from bot.speed import Speeds
 from exporter import facts
@@ -38,8 +39,8 @@ class Job:
     root: Path
     """Where ptebot keeps work and downloads."""
     dry_run: bool = False
-    memory_limit_bytes: int | None = None
-    """Of the exporter; None: what the machine has."""
+    conditions: Conditions = UNBOUND
+    """How the exporter runs, and under which limits."""
     bench: bool = False
     """Whether the files' speed is measured too."""
     exported: Callable[[Path, Report], None] | None = None
@@ -118,11 +119,10 @@ def _export(
     if isinstance(job.source, HubModel):
         export_process.check_spec(job.spec, on_log=log)
     directory = job.source.fetch(show)
-    limit = job.memory_limit_bytes
 
     def export(out: Path) -> Report:
         return export_process.run_export(
-            job.spec, directory, out, on_progress=show, on_log=log, memory_limit_bytes=limit
+            job.spec, directory, out, on_progress=show, on_log=log, conditions=job.conditions
         )
 
     out_dir, report = space.make(key, export)
@@ -140,8 +140,7 @@ def _speeds(
     """Measured where that is asked for."""
     if not job.bench:
         return None
-    limit = job.memory_limit_bytes
-    return speed.attempt(report, out_dir, directory, on_progress=show, on_log=log, memory_limit_bytes=limit)
+    return speed.attempt(report, out_dir, directory, on_progress=show, on_log=log, conditions=job.conditions)
 
 
 def _owner(job: Job) -> str:

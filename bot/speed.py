@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bot import export_process
-from bot.child import Argument, Reads
 from bot.errors import ExporterFailed
 from bot.export_process import OnLog, OnProgress
+from bot.sandbox.call import UNBOUND, Argument, Conditions, Reads
 from exporter.errors import PtebotError
 from exporter.report import Report
 
@@ -57,7 +57,7 @@ def measure(
     rounds: int = ROUNDS,
     seconds: int = SECONDS,
     in_turn: bool = False,
-    memory_limit_bytes: int | None = None,
+    conditions: Conditions = UNBOUND,
 ) -> Speeds:
     """Measure every good file of an export.
 
@@ -76,7 +76,7 @@ def measure(
     for cell in cells:
         args += [cell.backend, Reads(out_dir / str(cell.file))]
     found = export_process.run_stages(
-        "exporter.speed", args, on_progress=on_progress, on_log=on_log, memory_limit_bytes=memory_limit_bytes
+        "exporter.speed", args, on_progress=on_progress, on_log=on_log, conditions=conditions
     )
     files = found.get("files") if found else None
     if found is None or not isinstance(files, list) or len(files) != len(cells):
@@ -98,7 +98,7 @@ def attempt(
     *,
     on_progress: OnProgress,
     on_log: OnLog,
-    memory_limit_bytes: int | None,
+    conditions: Conditions,
 ) -> Speeds:
     """As ``measure``; a failure becomes a note, for it must not cost an export that is done."""
     try:
@@ -108,7 +108,7 @@ def attempt(
             model_dir,
             on_progress=on_progress,
             on_log=on_log,
-            memory_limit_bytes=memory_limit_bytes,
+            conditions=conditions,
         )
     except PtebotError as error:
         return Speeds(notes=(f"No speeds: {error.what}",))

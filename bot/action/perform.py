@@ -26,6 +26,7 @@ from bot.export_process import OnProgress
 from bot.githubapi import Client
 from bot.publish.loop import Published
 from bot.publish.target import GitHubTarget, HubTarget, Target
+from bot.sandbox.call import within
 from bot.sources import HubModel, LocalModel
 from bot.speed import Speeds
 from bot.triggers.request import Request
@@ -120,7 +121,7 @@ class _One:
                 command=command_line(spec),
                 root=scene.root,
                 dry_run=given.dry_run,
-                memory_limit_bytes=given.memory_limit,
+                conditions=within(given.memory_limit),
                 bench=given.bench,
                 exported=self._keep,
             ),

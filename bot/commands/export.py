@@ -42,6 +42,7 @@ def command(
     passed (report.json says why).
     """
     from bot import export_process, sources, speed, tables
+    from bot.sandbox.call import within
     from exporter import report as reports
 
     source = sources.open_model(model, revision=revision, endpoint=endpoint)
@@ -50,16 +51,15 @@ def command(
     if isinstance(source, sources.HubModel):
         export_process.check_spec(asked, on_log=console.log)
     sources.check_output(out)
+    conditions = within(memory_limit)
     with console.progress() as show:
         directory = source.fetch(show)
         report = export_process.run_export(
-            asked, directory, out, on_progress=show, on_log=console.log, memory_limit_bytes=memory_limit
+            asked, directory, out, on_progress=show, on_log=console.log, conditions=conditions
         )
         speeds = None
         if bench:
-            speeds = speed.attempt(
-                report, out, directory, on_progress=show, on_log=console.log, memory_limit_bytes=memory_limit
-            )
+            speeds = speed.attempt(report, out, directory, on_progress=show, on_log=console.log, conditions=conditions)
     console.document(out=str(out.absolute()), report=json.loads(reports.dumps(report)))
     tables.show(console, report)
     if speeds is not None:

@@ -20,7 +20,7 @@ from bot.console import Console, clean
 def command(console: Console, file: Path) -> None:
     """Show FILE's methods, metadata, delegates, left-over ops and where its bytes are."""
     from bot import export_process
-    from bot.child import Reads
+    from bot.sandbox.call import Reads
     from exporter.errors import InvalidPte
 
     if not file.is_file():

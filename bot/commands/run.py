@@ -78,6 +78,7 @@ def command(
     """
     from bot import credentials, job, sources, workspace
     from bot.publish.target import HubTarget, Target
+    from bot.sandbox.call import within
 
     root = state or workspace.default_root()
     endpoint = (endpoint or credentials.default_endpoint()).rstrip("/")
@@ -101,7 +102,7 @@ def command(
             command=command_line(asked),
             root=root,
             dry_run=dry_run,
-            memory_limit_bytes=memory_limit,
+            conditions=within(memory_limit),
         ),
     )
     finish(console, outcome)

@@ -25,7 +25,7 @@ def command(console: Console, file: Path, model: str, revision: str | None, endp
     within the bounds; 3: it does not.
     """
     from bot import export_process, sources
-    from bot.child import Reads
+    from bot.sandbox.call import Reads
 
     if not file.is_file():
         raise InvalidPte(f"{file} is not a file.")

@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from bot import child
+from bot.sandbox.call import Exit
 
 
-def run(code: str) -> tuple[list[bytes], child.Exit]:
+def run(code: str) -> tuple[list[bytes], Exit]:
     lines: list[bytes] = []
     ended = child.run_module("timeit", ["-n1", "-r1", code], on_line=lines.append)
     return lines[:-1], ended  # timeit's own line comes last

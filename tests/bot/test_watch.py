@@ -10,6 +10,7 @@ import pytest
 
 from bot import child, export_process
 from bot.errors import MemoryLimitReached
+from bot.sandbox.call import Exit, within
 from exporter import spec as specs
 from exporter.errors import NotEnoughMemory
 from tests.bot.sandbox.as_root import UID, needs_root, open_folder, ptebot
@@ -19,8 +20,13 @@ LIMIT = 200 << 20
 TAKE = "x = bytearray({size} << 20); x[::4096] = bytes(len(x[::4096]))"
 
 
-def run(code: str, limit: int | None = LIMIT) -> child.Exit:
-    return child.run_module("timeit", ["-n1", "-r1", code], on_line=lambda line: None, memory_limit_bytes=limit)
+def run(code: str, limit: int | None = LIMIT) -> Exit:
+    return child.run_module(
+        "timeit",
+        ["-n1", "-r1", code],
+        on_line=lambda line: None,
+        conditions=within(limit),
+    )
 
 
 def test_a_child_below_its_limit_ends_by_itself() -> None:
@@ -59,7 +65,7 @@ def test_the_failure_names_limit_peak_and_stage() -> None:
     line = '{"stage": "lower", "backend": "xnnpack", "precision": "fp32"}'
     code = f"print({line!r}, flush=True); {TAKE.format(size=400)}; import time; time.sleep(15)"
     with pytest.raises(MemoryLimitReached) as caught:
-        export_process.run_stages("timeit", ["-n1", "-r1", code], memory_limit_bytes=LIMIT)
+        export_process.run_stages("timeit", ["-n1", "-r1", code], conditions=within(LIMIT))
     assert re.search(r"held 0\.\d+ GB .* 'lower xnnpack fp32'; its limit is 0\.21 GB", caught.value.what)
 
 
@@ -68,7 +74,7 @@ def test_an_export_that_takes_too_much_leaves_nothing(tmp_path: Path) -> None:
     model = tiny_model("llama", tmp_path / "model")
     spec = specs.parse({"backends": ["portable"], "precisions": ["fp32"], "max_seq_len": 64})
     with pytest.raises(MemoryLimitReached, match="stage"):
-        export_process.run_export(spec, model, tmp_path / "out", memory_limit_bytes=300 << 20)
+        export_process.run_export(spec, model, tmp_path / "out", conditions=within(300 << 20))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -86,7 +92,7 @@ def test_a_model_that_cannot_do_with_the_limit_is_refused_before_it_starts(tmp_p
             model,
             tmp_path / "out",
             on_progress=lambda step: stages.append(step.stage),
-            memory_limit_bytes=800 << 20,
+            conditions=within(800 << 20),
         )
     assert stages == ["check"]
 
@@ -97,8 +103,9 @@ def test_what_has_left_the_family_of_another_user_counts_too() -> None:
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {inner!r}], start_new_session=True)"
     outer = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {code!r}]); time.sleep(15)"
     script = (
-        "from bot import child\n"
-        f"ended = child.run_module('timeit', ['-n1', '-r1', {outer!r}], on_line=print, memory_limit_bytes={LIMIT})\n"
+        "from bot import child\nfrom bot.sandbox import call\n"
+        f"limit = call.within({LIMIT})\n"
+        f"ended = child.run_module('timeit', ['-n1', '-r1', {outer!r}], on_line=print, conditions=limit)\n"
         "found['ended'] = ended.too_much_memory"
     )
     with open_folder() as folder:

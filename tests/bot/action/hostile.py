@@ -14,7 +14,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from bot import child
+from bot.sandbox.call import UNBOUND, Argument, Conditions, Exit, Reads, Writes
 from exporter import facts
 from exporter import spec as specs
 from exporter.report import Cell, Delegation, Report
@@ -92,23 +92,23 @@ def _worst(cell: Cell) -> Cell:
     )
 
 
-def exporter(change: Callable[[Report], Report] = worst, cells: list[Cell] | None = None) -> Callable[..., child.Exit]:
+def exporter(change: Callable[[Report], Report] = worst, cells: list[Cell] | None = None) -> Callable[..., Exit]:
     """In place of ``bot.child.run_module``: a child that prints every text and reports what ``change`` makes of it."""
 
     def run_module(
         module: str,
-        args: Sequence[child.Argument],
+        args: Sequence[Argument],
         *,
         on_line: Callable[[bytes], None],
         on_log: Callable[[str], None] = lambda line: None,
-        memory_limit_bytes: int | None = None,
-    ) -> child.Exit:
+        conditions: Conditions = UNBOUND,
+    ) -> Exit:
         for one in TEXTS:
             on_line(json.dumps({"stage": one, "message": one, "backend": one, "precision": one}).encode())
             on_line(one.encode())
             on_log(one)
         spec_file, model, out = args[:3]
-        assert isinstance(spec_file, child.Reads) and isinstance(model, child.Reads) and isinstance(out, child.Writes)
+        assert isinstance(spec_file, Reads) and isinstance(model, Reads) and isinstance(out, Writes)
         spec = specs.load(spec_file.path)
         names = [path for path in model.path.iterdir() if path.name in reports.MODEL_FILES]
         made = [reports.cell(backend, precision) for backend in spec.backends for precision in spec.precisions]
@@ -121,7 +121,7 @@ def exporter(change: Callable[[Report], Report] = worst, cells: list[Cell] | Non
             toolchain=facts.toolchain(),
         )
         reports.write(change(report), out.path)
-        return child.Exit(code=0, log_tail=ALL)
+        return Exit(code=0, log_tail=ALL)
 
     return run_module
 

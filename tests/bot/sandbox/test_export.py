@@ -10,9 +10,10 @@ from tests.exporter.models import tiny_model
 CODE = """
 from pathlib import Path
 from bot import export_process, speed
+from bot.sandbox.call import within
 from exporter import spec as specs
 asked = {"backends": ["xnnpack", "openvino"], "precisions": ["fp32"], "max_seq_len": 64, "rehearse": False}
-report = export_process.run_export(specs.parse(asked), Path("model"), Path("out"), memory_limit_bytes=8 << 30)
+report = export_process.run_export(specs.parse(asked), Path("model"), Path("out"), conditions=within(8 << 30))
 found["cells"] = [(cell.backend, cell.status.value, cell.reason) for cell in report.cells]
 found["texts"] = [text.name for text in report.cells[0].parity.texts]
 found["name"] = report.model.name

@@ -36,7 +36,8 @@ def child(code: str, *, cwd: Path, args: str = "", after: str = "", **environ: A
     script.chmod(0o644)
     whole = f"""
 from pathlib import Path
-from bot.child import Reads, Writes, run_module
+from bot.child import run_module
+from bot.sandbox.call import Reads, Writes
 lines = []
 try:
     ended = run_module("cProfile", ["-o", "/dev/null", Reads(Path({str(script)!r})), {args}],
