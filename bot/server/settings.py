@@ -1,30 +1,46 @@
-"""What the server may do, read once: environment variables and a TOML file in, ``Settings`` out.
+"""What the server may do, read once by ``load``: environment variables and a TOML file in, ``Settings`` out.
 
-Environment variables go before the file. Names are ``PTEBOT_`` and the field's name in capitals, but for ``HF_TOKEN``
+``Settings(...)`` itself reads nothing but its arguments. Environment variables go before the file. Names are ``PTEBOT_`` and the field's name in capitals, but for ``HF_TOKEN``
 and ``HF_ENDPOINT``, which everything for the Hub shares; in the file they are the fields' names. docs/operations.md has
 the table, generated from the fields here. To add a setting: a field with a docstring, its use, and ``make docs``.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bot.names import BACKENDS, PRECISIONS
+from bot.errors import InvalidSettings
+from bot.server.setting_values import (
+    Accounts,
+    Address,
+    Backends,
+    Bytes,
+    Database,
+    HubAddress,
+    Names,
+    OurSecret,
+    Precisions,
+    Seconds,
+    Token,
+    Watched,
+    WorkerName,
+)
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS
 
 RungName = Literal["docker", "sibling", "bubblewrap", "landlock", "none"]
 
 
-def _split(value: Any) -> Any:
-    """A list, or its parts with commas between them."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Scopes = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(lambda value: tuple(value.replace(",", " ").split()) if isinstance(value, str) else value),
+]
 
 
 class Settings(BaseSettings):
@@ -32,30 +48,30 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PTEBOT_", extra="forbid", use_attribute_docstrings=True, frozen=True)
 
-    endpoint: str = Field(
+    endpoint: HubAddress = Field(
         "https://huggingface.co", validation_alias=AliasChoices("HF_ENDPOINT", "PTEBOT_ENDPOINT", "endpoint")
     )
     """The Hub."""
-    token: SecretStr | None = Field(None, validation_alias=AliasChoices("HF_TOKEN", "PTEBOT_TOKEN", "token"))
+    token: Token = Field(None, validation_alias=AliasChoices("HF_TOKEN", "PTEBOT_TOKEN", "token"))
     """The bot account's token: reads the watched repositories, opens pull requests, writes comments."""
-    webhook_secret: SecretStr | None = None
+    webhook_secret: OurSecret = None
     """What every webhook has to bring in X-Webhook-Secret; without one the server does not start."""
-    watch: Names = ()
+    watch: Watched = ()
     """Owners (``acme``) and repositories (``acme/tiny``) whose models are exported, with commas between them."""
-    database: str | None = None
+    database: Database = Field(None, repr=False)
     """``sqlite:///...`` or ``postgresql://...``; a file in the data directory where none is named."""
     data: Path = Path("ptebot-data")
     """For the database, downloads and work."""
-    worker: str = ""
+    worker: WorkerName = ""
     """This process's name among the workers, the same after a restart; the host's name where none is given."""
     concurrency: int = Field(1, ge=1, le=64)
     """Jobs that one process does at once."""
-    public_url: str = ""
+    public_url: Address = ""
     """Where people reach the pages, for links in comments and for signing in; '' leaves links out."""
 
-    backends: Names = DEFAULT_BACKENDS
+    backends: Backends = DEFAULT_BACKENDS
     """What is exported where the repository's own configuration and the request say nothing."""
-    precisions: Names = DEFAULT_PRECISIONS
+    precisions: Precisions = DEFAULT_PRECISIONS
     """As backends."""
     max_seq_len: int | None = Field(None, ge=1)
     """As backends; tokens."""
@@ -64,45 +80,103 @@ class Settings(BaseSettings):
     """The weakest wall that an export may run behind: docker, sibling, bubblewrap, landlock, or none."""
     image: str = ""
     """The image that exports run in, by digest; '' leaves the container rungs out."""
-    memory_limit: int | None = Field(None, ge=1 << 28)
+    memory_limit: Bytes | None = Field(None, ge=1 << 28)
     """Of one export, in bytes."""
     cpu_limit: float | None = Field(None, gt=0)
     """Of one export, in processors."""
-    output_limit: int = Field(64 << 30, ge=1 << 20)
+    output_limit: Bytes = Field(64 << 30, ge=1 << 20)
     """Bytes that one export may write."""
-    export_timeout: float = Field(4 * 3600.0, gt=0)
+    export_timeout: Seconds = Field(4 * 3600.0, gt=0)
     """Seconds for one backend's export."""
-    job_timeout: float = Field(24 * 3600.0, gt=0)
+    job_timeout: Seconds = Field(24 * 3600.0, gt=0)
     """Seconds for a whole job from its start."""
     attempts: int = Field(5, ge=1, le=20)
     """How often a step is tried that fails for what can pass: the network, the Hub, a full disk."""
 
-    sweep_interval: float = Field(6 * 3600.0, ge=0)
+    sweep_interval: Seconds = Field(6 * 3600.0, ge=0)
     """Seconds between two looks for what a lost webhook missed; 0 turns them off."""
-    retention: float = Field(30 * 86400.0, ge=0)
+    retention: Seconds = Field(30 * 86400.0, ge=0)
     """Seconds that ended jobs and their logs are kept; 0 keeps them for good."""
-    heartbeat: float = Field(5.0, gt=0)
+    heartbeat: Seconds = Field(5.0, gt=0)
     """Seconds between two signs of life of a worker; one that gave none for six times as long is taken for dead."""
 
-    admin_token: SecretStr | None = None
+    admin_token: OurSecret = None
     """Signs an administrator in to the pages; without one, and without OAuth, the pages only show."""
-    admins: Names = ()
+    admins: Accounts = ()
     """Hub accounts that are administrators once they signed in with OAuth."""
-    secret_key: SecretStr | None = None
+    secret_key: OurSecret = None
     """Signs sessions and seals the tokens of people who signed in; one is made in the data directory without it."""
     oauth_client_id: str = Field(
         "", validation_alias=AliasChoices("OAUTH_CLIENT_ID", "PTEBOT_OAUTH_CLIENT_ID", "oauth_client_id")
     )
     """Of the Hub's OAuth application; a Space sets it."""
-    oauth_client_secret: SecretStr | None = Field(
+    oauth_client_secret: Token = Field(
         None, validation_alias=AliasChoices("OAUTH_CLIENT_SECRET", "PTEBOT_OAUTH_CLIENT_SECRET", "oauth_client_secret")
     )
     """As oauth_client_id."""
+    oauth_scopes: Scopes = Field(
+        ("openid", "profile", "write-discussions"),
+        validation_alias=AliasChoices("OAUTH_SCOPES", "PTEBOT_OAUTH_SCOPES", "oauth_scopes"),
+    )
+    """What the OAuth application may ask for; of it, only what a pull request in somebody's name takes is asked."""
+    oauth_provider: str = Field(
+        "", validation_alias=AliasChoices("OPENID_PROVIDER_URL", "PTEBOT_OAUTH_PROVIDER", "oauth_provider")
+    )
+    """Who signs people in; the Hub where nothing is named."""
+    users: Names = ()
+    """Hub accounts and organisations that may sign in with OAuth; all may where none is named and pages are public."""
     public_pages: bool = True
     """Whether pages show to people who have not signed in."""
+    space_host: str = Field("", validation_alias=AliasChoices("SPACE_HOST", "PTEBOT_SPACE_HOST", "space_host"))
+    """A Space's own host name, which the Hub sets there; public_url follows from it."""
+    hosts: Names = ()
+    """More host names that the pages answer to; those of public_url and of this machine are there already."""
+    trusted_proxies: Names = ()
+    """Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; * for all."""
 
     log_format: Literal["text", "json"] = "json"
     """Of the log on standard error."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is too unimportant for the log stays out."""
+    metrics_token: OurSecret = None
+    """What /metrics asks for as ``Authorization: Bearer ...``; everybody may read it without one."""
+    least_disk: Bytes = Field(2 << 30, ge=0)
+    """Bytes that have to be free in the data directory; with less, /readyz says no."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: ``load`` knows where each value stood, and tests are free of the surroundings."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _on_a_space(self) -> Settings:
+        """The Hub serves a Space at https://$SPACE_HOST (https://huggingface.co/docs/hub/spaces-overview)."""
+        if self.space_host and not self.public_url:
+            object.__setattr__(self, "public_url", f"https://{self.space_host}")
+        return self
 
 
-_ = (BACKENDS, PRECISIONS)
+def load(config: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process.
+
+    Args:
+        config: a TOML file; without one, the file that PTEBOT_CONFIG names, if it names one.
+        env: instead of the process's environment.
+
+    Raises:
+        InvalidSettings: names every wrong or unknown setting and where it stands, and no secret.
+    """
+    from bot.server import loading
+
+    return loading.load(Settings, config, os.environ if env is None else env)
+
+
+def require_serving(settings: Settings) -> None:
+    """What ``ptebot serve`` needs beyond valid settings; raises InvalidSettings."""
+    if settings.webhook_secret is None:
+        raise InvalidSettings(
+            "PTEBOT_WEBHOOK_SECRET is not set: without it, everybody could start exports.",
+            remedy="Make one with `openssl rand -hex 32`, and give the same to `ptebot hook install`.",
+        )

@@ -232,6 +232,26 @@ class Store:
             found = connection.execute(query).scalar_one_or_none()
         return bytes(found) if found is not None else None
 
+    # --- who is signed in
+
+    def put_session(self, session_id: str, data: bytes, expires_at: float) -> None:
+        """Keep an encrypted session; those that are over go."""
+        with self._begin() as connection:
+            connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.expires_at <= time.time()))
+            connection.execute(sa.insert(tables.sessions).values(id=session_id, data=data, expires_at=expires_at))
+
+    def session(self, session_id: str) -> bytes | None:
+        """A session that is not over."""
+        table = tables.sessions
+        query = sa.select(table.c.data).where(table.c.id == session_id, table.c.expires_at > time.time())
+        with self._begin() as connection:
+            found = connection.execute(query).scalar_one_or_none()
+        return bytes(found) if found is not None else None
+
+    def drop_session(self, session_id: str) -> None:
+        with self._begin() as connection:
+            connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.id == session_id))
+
     @contextmanager
     def _begin(self) -> Iterator[sa.Connection]:
         try:

@@ -102,3 +102,13 @@ sealed = Table(
     Column("token", LargeBinary, nullable=False),
 )
 """Tokens of people who signed in, encrypted; gone when their job ends."""
+
+sessions = Table(
+    "ptebot_sessions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Index("ptebot_sessions_by_end", "expires_at"),
+)
+"""Who is signed in: under the hash of what their browser keeps, encrypted."""
