@@ -17,6 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.engine import DockerEngine
+    from tools.postgres import Postgres
 
 # huggingface_hub reads its environment when it is imported, hence here and not in a fixture.
 _HOME = tempfile.mkdtemp(prefix="ptebot-tests-")
@@ -59,3 +60,21 @@ def docker_engine() -> Iterator[DockerEngine]:
     with engine.docker_engine() as made:
         print(f"\nDocker engine: {made.seconds}")
         yield made
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A real PostgreSQL server; started when the first test asks for it."""
+    from tests import postgres
+
+    with postgres.server() as found:
+        yield found
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres) -> Iterator[str]:
+    """A fresh database's address."""
+    from tests import postgres
+
+    with postgres.database(postgres_server) as url:
+        yield url
