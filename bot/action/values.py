@@ -142,12 +142,17 @@ def tokens(value: str, context: Context) -> int:
     return int(value)
 
 
-def size(value: str, context: Context) -> int:
+def amount(value: str) -> int:
+    """Bytes, of any number."""
     found = _SIZE.fullmatch(value)
     unit = found["unit"].upper() if found else None
     if found is None or unit not in _UNITS:
         raise Wrong
-    bytes_ = int(float(found["number"]) * _UNITS[unit])
+    return int(float(found["number"]) * _UNITS[unit])
+
+
+def size(value: str, context: Context) -> int:
+    bytes_ = amount(value)
     if bytes_ < LEAST_MEMORY:
         raise Wrong("that is less than 64MiB")
     return bytes_
@@ -160,6 +165,10 @@ def secret(value: str, context: Context) -> str:
 
 
 def address(value: str, context: Context) -> str:
+    return web_address(value)
+
+
+def web_address(value: str) -> str:
     try:
         parts = urlsplit(value)
         plain = parts.hostname and not (parts.username or parts.password or parts.query or parts.fragment)

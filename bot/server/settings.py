@@ -1,8 +1,9 @@
 """What the server may do, read once by ``load``: environment variables and a TOML file in, ``Settings`` out.
 
-``Settings(...)`` itself reads nothing but its arguments. Environment variables go before the file. Names are ``PTEBOT_`` and the field's name in capitals, but for ``HF_TOKEN``
-and ``HF_ENDPOINT``, which everything for the Hub shares; in the file they are the fields' names. docs/operations.md has
-the table, generated from the fields here. To add a setting: a field with a docstring, its use, and ``make docs``.
+``Settings(...)`` itself reads nothing but its arguments. Environment variables go before the file. Names are
+``PTEBOT_`` and the field's name in capitals, but for what everything for the Hub shares, such as ``HF_TOKEN``; in the
+file they are the fields' names. docs/operations.md has the table, generated from the fields here. To add a setting: a
+field with a docstring, its use, and ``make docs``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -145,7 +146,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what is given: ``load`` knows where each value stood, and tests are free of the surroundings."""
         return (init_settings,)
