@@ -57,7 +57,7 @@ class Room:
             return real if real.name == path.name else path
         try:
             target = self._folder(real, "in") / path.name
-            self._stage(real, target)
+            stage(real, target)
         except OSError as error:
             if disk_is_full(error):
                 raise DiskFull(
@@ -71,26 +71,8 @@ class Room:
         return self._folder(path.absolute().parent, "out", theirs=True) / path.name
 
     def take(self, written: Path, path: Path) -> None:
-        """Make this process's user the owner of what the child ``written``, and move it to ``path``.
-
-        Raises:
-            OutputNotTrusted: it holds anything else than plain files and directories of the child's own.
-            OutputNotWritable, DiskFull: it cannot be put there.
-        """
-        if not os.path.lexists(written):
-            return
-        seen = _Count()
-        try:
-            parent = os.open(written.parent, _OPEN_DIRECTORY)
-            try:
-                _take(parent, written.name, self._user, seen, 0)
-            finally:
-                os.close(parent)
-            shutil.move(written, path)
-        except OSError as error:
-            if disk_is_full(error):
-                raise DiskFull(f"{path} cannot take the output: {error.strerror}.") from None
-            raise OutputNotWritable(f"{path} cannot take the output: {error.strerror}.") from None
+        """As the function ``take``."""
+        take(self._user, written, path)
 
     def _folder(self, near: Path, name: str, *, theirs: bool = False) -> Path:
         """A new folder that the child can reach, on the disk of ``near`` where one of the usual places is on it."""
@@ -106,27 +88,60 @@ class Room:
             folder.chmod(0o755)
         return folder
 
-    def _stage(self, real: Path, target: Path) -> None:
-        if not real.is_dir():
-            self._stage_file(real, target)
-            return
-        target.mkdir(mode=0o755)
-        target.chmod(0o755)
-        # What no export reads stays out of sight: a directory in somebody's workspace may hold anything.
-        for name, file in _files_of(real).items():
-            if not name.startswith("."):
-                self._stage_file(file.resolve(), target / name)
 
-    def _stage_file(self, real: Path, target: Path) -> None:
-        status = real.stat()
-        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o004 and not status.st_mode & 0o022:
-            try:
-                os.link(real, target)
-                return
-            except OSError:
-                pass  # another disk, or one without links
-        shutil.copyfile(real, target)
-        target.chmod(0o644)
+def take(user: User, written: Path, path: Path) -> None:
+    """Make this process's user the owner of what ``user`` has ``written``, and move it to ``path``.
+
+    Only to be called when no process of the user can reach it any more. Nothing happens where nothing was written.
+
+    Raises:
+        OutputNotTrusted: it holds anything else than plain files and directories of the user's own.
+        OutputNotWritable, DiskFull: it cannot be put there.
+    """
+    if not os.path.lexists(written):
+        return
+    seen = _Count()
+    try:
+        parent = os.open(written.parent, _OPEN_DIRECTORY)
+        try:
+            _take(parent, written.name, user, seen, 0)
+        finally:
+            os.close(parent)
+        shutil.move(written, path)
+    except OSError as error:
+        if disk_is_full(error):
+            raise DiskFull(f"{path} cannot take the output: {error.strerror}.") from None
+        raise OutputNotWritable(f"{path} cannot take the output: {error.strerror}.") from None
+
+
+def stage(real: Path, target: Path) -> None:
+    """Put a file, or the files at the top of a model directory, at ``target``, where every user may read them.
+
+    Raises:
+        InvalidModelDirectory: as ``exporter.source.files_of`` says.
+        OSError: there is no room, or something cannot be read.
+    """
+    if not real.is_dir():
+        _stage_file(real, target)
+        return
+    target.mkdir(mode=0o755)
+    target.chmod(0o755)
+    # What no export reads stays out of sight: a directory in somebody's workspace may hold anything.
+    for name, file in _files_of(real).items():
+        if not name.startswith("."):
+            _stage_file(file.resolve(), target / name)
+
+
+def _stage_file(real: Path, target: Path) -> None:
+    status = real.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o004 and not status.st_mode & 0o022:
+        try:
+            os.link(real, target)
+            return
+        except OSError:
+            pass  # another disk, or one without links
+    shutil.copyfile(real, target)
+    target.chmod(0o644)
 
 
 class _Count:
