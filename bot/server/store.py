@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -43,7 +43,14 @@ def open_engine(url: str) -> sa.Engine:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # we begin transactions ourselves: sqlite3 would begin them too late to wait
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MILLISECONDS}", "foreign_keys=ON"):
+    # auto_vacuum first: it counts only before anything is written, and WAL writes.
+    for pragma in (
+        "auto_vacuum=INCREMENTAL",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"busy_timeout={BUSY_MILLISECONDS}",
+        "foreign_keys=ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -93,11 +100,15 @@ class Store:
         *,
         states: Sequence[State] | None = None,
         repo_id: str | None = None,
+        search: str | None = None,
         limit: int = 50,
         before: float | None = None,
         oldest_first: bool = False,
     ) -> list[JobRecord]:
-        """Jobs by the time they were made, the newest first unless told otherwise; ``before`` pages on."""
+        """Jobs by the time they were made, the newest first unless told otherwise; ``before`` pages on.
+
+        ``search``: a part of the repository's name, in letters of any case.
+        """
         table = tables.jobs
         query = sa.select(table).limit(limit)
         query = query.order_by(table.c.created_at.asc() if oldest_first else table.c.created_at.desc(), table.c.id)
@@ -105,6 +116,8 @@ class Store:
             query = query.where(table.c.state.in_(states))
         if repo_id is not None:
             query = query.where(sa.func.lower(table.c.repo_id) == repo_id.lower())
+        if search is not None:
+            query = query.where(table.c.repo_id.icontains(search, autoescape=True))
         if before is not None:
             query = query.where(table.c.created_at < before)
         with self._begin() as connection:
@@ -147,15 +160,23 @@ class Store:
                 connection.execute(sa.insert(tables.events), rows)
 
     def events(
-        self, job_id: str, *, after: int = 0, limit: int = 1000, kinds: Sequence[str] | None = None
+        self,
+        job_id: str,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        kinds: Sequence[str] | None = None,
+        last: bool = False,
     ) -> list[Event]:
-        """Events of a job with numbers above ``after``, in order."""
+        """Events of a job with numbers above ``after``, in order; the first ``limit`` of them, or the ``last``."""
         table = tables.events
         query = sa.select(table).where(table.c.job_id == job_id, table.c.number > after)
         if kinds is not None:
             query = query.where(table.c.kind.in_(kinds))
         with self._begin() as connection:
-            return [Event(**row._mapping) for row in connection.execute(query.order_by(table.c.number).limit(limit))]
+            order = table.c.number.desc() if last else table.c.number
+            found = [Event(**row._mapping) for row in connection.execute(query.order_by(order).limit(limit))]
+        return found[::-1] if last else found
 
     def put_report(self, job_id: str, part: str, report: str) -> None:
         """Keep a report as JSON: of one backend under its name, of the whole job under ``''``."""
@@ -251,6 +272,23 @@ class Store:
     def drop_session(self, session_id: str) -> None:
         with self._begin() as connection:
             connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.id == session_id))
+
+    # --- for the modules that have tables of their own
+
+    def transaction(self) -> AbstractContextManager[sa.Connection]:
+        """One transaction, kept when the block ends well; raises DatabaseUnavailable."""
+        return self._begin()
+
+    @property
+    def clock(self) -> sa.ColumnElement[float]:
+        """The database's time, in seconds since the epoch: the clocks of machines differ."""
+        if self.engine.dialect.name == "sqlite":
+            return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float)
+        return sa.literal_column("CAST(extract(epoch FROM clock_timestamp()) AS double precision)", sa.Float)
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT that knows ON CONFLICT."""
+        return self._insert(table)
 
     @contextmanager
     def _begin(self) -> Iterator[sa.Connection]:
