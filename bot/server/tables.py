@@ -36,6 +36,7 @@ jobs = Table(
     Column("ended_at", Float),
     Index("ptebot_jobs_by_state", "state", "created_at"),
     Index("ptebot_jobs_by_repo", "repo_id", "created_at"),
+    Index("ptebot_jobs_by_end", "ended_at"),
 )
 
 events = Table(

@@ -1,0 +1,11 @@
+"""What Alembic runs; the connection, inside its transaction, comes from ``bot.server.migrate``."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from bot.server import tables
+from bot.server.migrate import OPTIONS
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=tables.metadata, **OPTIONS)
+context.run_migrations()
