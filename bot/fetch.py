@@ -80,6 +80,11 @@ def resolve(repo_id: str, revision: str | None, *, endpoint: str | None, token: 
     return Resolved(repo_id=info.id, revision=sha, tree=list_folder(api, info.id, sha))
 
 
+def place(into: Path, found: Resolved) -> Path:
+    """Where ``fetch`` puts a revision below ``into``."""
+    return into.resolve() / found.repo_id.replace("/", "--") / found.revision
+
+
 def fetch(
     repo_id: str,
     revision: str | None,
@@ -107,8 +112,8 @@ def fetch(
     """
     found = resolved or resolve(repo_id, revision, endpoint=endpoint, token=token)
     api = connect(endpoint, token)
-    home = into.resolve() / found.repo_id.replace("/", "--")
-    final, staging = home / found.revision, home / f"{found.revision}.part"
+    final = place(into, found)
+    home, staging = final.parent, final.with_name(f"{found.revision}.part")
     home.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(home / f"{found.revision}.lock"):
         if final.is_dir() and _whole(final, found):

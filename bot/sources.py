@@ -72,6 +72,11 @@ class HubModel:
         """The files at the repository's root, by name."""
         return self.resolved.tree
 
+    @property
+    def directory(self) -> Path:
+        """Where ``fetch`` puts it."""
+        return fetch.place(self.into, self.resolved)
+
     def fetch(self, show: Callable[[Progress], None]) -> Path:
         return fetch.fetch(
             self.resolved.repo_id,

@@ -72,6 +72,12 @@ class Workspace:
             shutil.rmtree(attempt, ignore_errors=True)
         return path, report
 
+    def scratch(self, name: str) -> Path:
+        """A path of that name that is free now, and goes with the other half-written attempts after a kill."""
+        path = self._folder / f"{_ATTEMPT}{name}"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
     def discard(self, key: str) -> None:
         """Remove the export of that key: it is published, or of no use."""
         shutil.rmtree(self._folder / key, ignore_errors=True)

@@ -1,0 +1,285 @@
+"""What a job does, step by step: each may be killed at any moment and done again. Stages 2 to 5.
+
+In: a job of the store. Out: plain data for the durable workflow (``bot.workflow``), which is the only one to know in
+which order, how often and where steps run. Nothing here trusts that an earlier step ran on this machine: what it left
+is looked for, and made again where it is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from bot import assemble, export_process, fetch, job, workspace
+from bot.action import status
+from bot.commands.run import command_line
+from bot.errors import JobNotFound, SourceMoved, Stopped
+from bot.export_process import Progress
+from bot.publish.target import HubTarget
+from bot.sandbox.call import Conditions, Executor, Limits
+from bot.server import planning
+from bot.server.actions import Actions
+from bot.server.leases import Lease, Leases
+from bot.server.planning import End, Plan
+from bot.server.records import Asked, JobRecord
+from bot.server.settings import Settings
+from bot.server.store import Store
+from bot.server.telling import Telling
+from bot.sources import HubModel
+from exporter import facts
+from exporter import report as reports
+from exporter.errors import PtebotError
+from exporter.report import Report
+from exporter.spec import ExportSpec
+
+WATCH_SECONDS = 1.0
+"""Between two looks whether a running job is still wanted."""
+
+
+class Observer(Protocol):
+    """Who counts what happens (``bot.server.metrics``)."""
+
+    def observe_stage(self, stage: str, backend: str | None, seconds: float) -> None: ...
+
+    def published(self, operation: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One attempt of a job while a step of it runs in this process."""
+
+    job: JobRecord
+    telling: Telling
+    stop: threading.Event
+    """Set once the job is wanted no more, or somebody else does it."""
+
+
+class Steps:
+    """The steps, with what they need."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        actions: Actions,
+        leases: Leases,
+        *,
+        worker: str,
+        executor: Executor | None = None,
+        observer: Observer | None = None,
+        token_of: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
+        """``token_of`` gives the token of the person who asked for a job, by its id; None for the bot's own."""
+        self.settings, self.store, self._actions = settings, store, actions
+        self._worker, self._executor, self._observer = worker, executor, observer
+        self._leases = leases
+        self._token_of = token_of
+
+    @contextmanager
+    def running(self, job_id: str, attempt: int, stage: str, backend: str | None = None) -> Iterator[Run]:
+        """The attempt's run, watched; raises Stopped at once where it is wanted no more."""
+        record = self.store.job(job_id)
+        if record is None:
+            raise JobNotFound(f"There is no job {job_id}.")
+        if not record.live or record.attempt != attempt:
+            raise Stopped(f"{job_id} is {record.state}.")
+        if record.state == "queued":
+            started = {"state": "running", "started_at": time.time(), "worker": self._worker}
+            self.store.update(job_id, only_if=("queued",), **started)
+        elif record.worker != self._worker:
+            self.store.update(job_id, only_if=("running",), worker=self._worker)
+        stop = threading.Event()
+        telling = Telling(self.store, job_id, mine=lambda: not stop.is_set())
+        over = threading.Event()
+        watcher = threading.Thread(
+            target=self._watch, args=(job_id, attempt, stop, over), name=f"watch {job_id[:8]}", daemon=True
+        )
+        watcher.start()
+        began = time.monotonic()
+        try:
+            yield Run(job=record, telling=telling, stop=stop)
+        finally:
+            over.set()
+            watcher.join()
+            telling.close()
+            if self._observer is not None:
+                self._observer.observe_stage(stage, backend, time.monotonic() - began)
+
+    def _watch(self, job_id: str, attempt: int, stop: threading.Event, over: threading.Event) -> None:
+        while not over.wait(WATCH_SECONDS):
+            try:
+                record = self.store.job(job_id)
+            except PtebotError:
+                continue  # a database that is away for a moment ends no export
+            if record is None or not record.live or record.attempt != attempt:
+                stop.set()
+                return
+
+    # --- stage 2
+
+    def plan(self, run: Run) -> Plan:
+        """What there is to do; raises as the Hub answers, and what the exporter says of the spec."""
+        settings, asked = self.settings, run.job.asked
+        run.telling.show(Progress(stage="plan", message=f"looking at {asked.repo_id}"))
+        token = self._read_token(run.job)
+        head = fetch.resolve(asked.repo_id, None, endpoint=settings.endpoint, token=token)
+        if head.revision != asked.sha:
+            return Plan(repo_id=head.repo_id, sha=asked.sha, end=self._superseded(run.job, head.revision))
+        owners = planning.read_config(head, endpoint=settings.endpoint, token=token)
+        spec = planning.spec_of(run.job, head, owners, settings)
+        if isinstance(spec, str):
+            return Plan(repo_id=head.repo_id, sha=asked.sha, end=End(state="unchanged", reason=spec))
+        target = self._target(run.job, head.repo_id)
+        target.check(dry_run=False)
+        end = None
+        if (found := target.ask(head.tree, spec, facts.toolchain())) is not None:
+            end = planning.ended(found)
+        else:
+            target.ready()
+        return Plan(repo_id=head.repo_id, sha=asked.sha, spec=specs_data(spec), end=end)
+
+    def _superseded(self, record: JobRecord, head: str) -> End:
+        """Let the main branch's own commit have its job."""
+        asked = record.asked
+        newer = Asked(repo_id=asked.repo_id, sha=head, options=asked.options, again=asked.again)
+        self._actions.submit(newer, record.asker, token=self._token_of(record.id))
+        return End(state="superseded", reason=f"the main branch is at {head[:12]} now")
+
+    # --- stage 3
+
+    def fetch(self, run: Run, plan: Plan) -> None:
+        """Download the model; at once where it is there."""
+        self._source(run.job, plan).fetch(run.telling.show)
+
+    def export(self, run: Run, plan: Plan, backend: str) -> None:
+        """Make one backend's files, unless they are there; raises as ``bot.export_process.run_export``."""
+        with self._alone(run, plan) as (space, _):
+            self._ensure(run, plan, backend, space)
+
+    def _ensure(self, run: Run, plan: Plan, backend: str, space: workspace.Workspace) -> assemble.Part:
+        spec = assemble.one_backend(plan.asked, backend)
+        source = self._source(run.job, plan)
+        key = job.export_key(spec, source.tree, facts.toolchain())
+        found = space.finished(key)
+        if found is None:
+            directory = source.fetch(run.telling.show)
+            conditions = self._conditions(run, key)
+
+            def export(out: Path) -> Report:
+                run.telling.show(Progress(stage="export", backend=backend, message="the exporter starts"))
+                return export_process.run_export(
+                    spec,
+                    directory,
+                    out,
+                    on_progress=run.telling.show,
+                    on_log=run.telling.log,
+                    conditions=conditions,
+                )
+
+            found = space.make(key, export)
+        self.store.put_report(run.job.id, backend, reports.dumps(found[1]))
+        return found
+
+    def _conditions(self, run: Run, key: str) -> Conditions:
+        settings = self.settings
+        limits = Limits(
+            memory_bytes=settings.memory_limit,
+            cpus=settings.cpu_limit,
+            seconds=settings.export_timeout,
+            output_bytes=settings.output_limit,
+        )
+        return Conditions(executor=self._executor, limits=limits, name=key, stop=run.stop)
+
+    # --- stage 5
+
+    def publish(self, run: Run, plan: Plan, failed: Mapping[str, PtebotError]) -> End:
+        """Put the backends together and open or refresh the one pull request.
+
+        Args:
+            failed: why a backend has no export, by backend.
+
+        Raises: as ``bot.publish.loop.publish``.
+        """
+        spec = plan.asked
+        with self._alone(run, plan) as (space, held):
+            parts = {name: self._ensure(run, plan, name, space) for name in spec.backends if name not in failed}
+            into = space.scratch(f"whole-{run.job.id[:12]}")
+            try:
+                report = assemble.assemble(spec, parts, failed, into)
+                self.store.put_report(run.job.id, "", reports.dumps(report))
+                state = status.judge(report, "never").status
+                end = End(state="failed", reason="no file met its bounds; nothing was offered")
+                if report.good_cells:
+                    if run.stop.is_set() or not held.still_held():
+                        raise Stopped(f"{run.job.id} is another's now.")
+                    end = self._offer(run, plan, spec, report, into, "partial" if state == "partial" else "passed")
+            finally:
+                shutil.rmtree(into, ignore_errors=True)
+            if end.state != "superseded":
+                self._clean(run.job, plan, space)
+        return end
+
+    def _offer(
+        self, run: Run, plan: Plan, spec: ExportSpec, report: Report, files: Path, state: status.StepStatus
+    ) -> End:
+        target = self._target(run.job, plan.repo_id)
+        try:
+            done = target.publish(report, files, command=command_line(spec), dry_run=False, progress=run.telling.show)
+        except SourceMoved:
+            token = self._read_token(run.job)
+            head = fetch.resolve(plan.repo_id, None, endpoint=self.settings.endpoint, token=token)
+            if head.revision == plan.sha:
+                raise
+            return self._superseded(run.job, head.revision)
+        if self._observer is not None:
+            self._observer.published(done.operation)
+        return replace(planning.ended(done), state="partial" if state == "partial" else "passed")
+
+    def _clean(self, record: JobRecord, plan: Plan, space: workspace.Workspace) -> None:
+        """Published, or of no use: exports and the model's files go."""
+        source = self._source(record, plan)
+        for backend in plan.asked.backends:
+            spec = assemble.one_backend(plan.asked, backend)
+            space.discard(job.export_key(spec, source.tree, facts.toolchain()))
+        shutil.rmtree(source.directory, ignore_errors=True)
+
+    # --- what steps share
+
+    @contextmanager
+    def _alone(self, run: Run, plan: Plan) -> Iterator[tuple[workspace.Workspace, Lease]]:
+        """The repository's workspace while no other export of it runs anywhere."""
+        run.telling.show(Progress(stage="wait", message=f"for the right to export {plan.repo_id}"))
+        with self._leases.lease(plan.repo_id, run.job.id, run.stop) as held:
+            owner = f"{self.settings.endpoint} {plan.repo_id}"
+            with workspace.open_workspace(self.settings.data, owner) as space:
+                yield space, held
+
+    def _source(self, record: JobRecord, plan: Plan) -> HubModel:
+        token = self._read_token(record)
+        resolved = fetch.resolve(plan.repo_id, plan.sha, endpoint=self.settings.endpoint, token=token)
+        return HubModel(
+            resolved=resolved, endpoint=self.settings.endpoint, token=token, into=self.settings.data / "models"
+        )
+
+    def _target(self, record: JobRecord, repo_id: str) -> HubTarget:
+        token = self._token_of(record.id) or self._own_token()
+        return HubTarget(repo_id=repo_id, endpoint=self.settings.endpoint, token=token)
+
+    def _read_token(self, record: JobRecord) -> str | None:
+        return self._token_of(record.id) or self._own_token()
+
+    def _own_token(self) -> str | None:
+        token = self.settings.token
+        return token.get_secret_value() if token is not None else None
+
+
+def specs_data(spec: ExportSpec) -> dict[str, object]:
+    from exporter import spec as specs
+
+    return specs.to_dict(spec)
