@@ -124,8 +124,13 @@ def cli_page() -> str:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None  # noqa: S101 - its name comes from the table
-        parts.append(f"## ptebot {name}\n")
-        parts.append(_help(command, click.Context(command, info_name=name, parent=context)))
+        inner = click.Context(command, info_name=name, parent=context)
+        parts += [f"## ptebot {name}\n", _help(command, inner)]
+        if isinstance(command, click.Group):
+            for part in command.list_commands(inner):
+                sub = command.get_command(inner, part)
+                assert sub is not None  # noqa: S101 - as above
+                parts += [f"### ptebot {name} {part}\n", _help(sub, click.Context(sub, info_name=part, parent=inner))]
     return "\n".join(parts)
 
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "rebuild": "bot.commands.rebuild:command",
     "localhub": "bot.localhub.cli:localhub_command",
     "demo": "bot.commands.demo:command",
+    "hook": "bot.commands.hook:command",
     "doctor": "bot.commands.doctor:command",
 }
 """Name to ``module:attribute``, in the order of the help text."""

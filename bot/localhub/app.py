@@ -34,6 +34,7 @@ from bot.localhub import (
     lfs,
     models,
     oidc,
+    overviews,
     pages,
     webhooks,
 )
@@ -87,6 +88,8 @@ def _routes(hub: Hub) -> list[BaseRoute]:
     upload = "/_lfs/{repo_id}/{oid}/{size:int}"
     return [
         api("GET", "/api/whoami-v2", models.whoami),
+        api("GET", "/api/organizations/{name}/overview", overviews.organisation),
+        api("GET", "/api/users/{name}/overview", overviews.user),
         api("POST", "/oauth/token", oidc.exchange),
         api("POST", "/api/localhub/users", models.create_user),
         api("POST", "/api/validate-yaml", models.validate_yaml),
