@@ -291,6 +291,12 @@ class NotOfThisState(PtebotError):
     remedy = "A running or waiting job can be cancelled, an ended one retried, a cancelled one resumed."
 
 
+class LeaseLost(PtebotError):
+    exit_code = 99
+    title = "Another worker does this repository by now"
+    remedy = "Nothing to do: the job goes on there, or is tried again here."
+
+
 class Cancelled(PtebotError):
     exit_code = 143
     title = "Ended by SIGTERM"

@@ -7,7 +7,7 @@ engine, the Hub or the pages.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any, cast
@@ -86,9 +86,9 @@ class Store:
             "created_at": time.time(),
         }
         with self._begin() as connection:
-            done = connection.execute(self._insert(tables.jobs).values(row).on_conflict_do_nothing())
+            new = self.insert_new(connection, tables.jobs, row)
             found = connection.execute(sa.select(tables.jobs).where(tables.jobs.c.id == asked.id)).one()
-        return _job(found), done.rowcount == 1
+        return _job(found), new
 
     def job(self, job_id: str) -> JobRecord | None:
         with self._begin() as connection:
@@ -200,8 +200,7 @@ class Store:
         with self._begin() as connection:
             for one in deliveries:
                 row = {**asdict(one), "received_at": one.received_at or time.time()}
-                done = connection.execute(self._insert(tables.deliveries).values(row).on_conflict_do_nothing())
-                new.append(done.rowcount == 1)
+                new.append(self.insert_new(connection, tables.deliveries, row))
         return new
 
     def waiting(self, limit: int = 100) -> list[Delivery]:
@@ -286,9 +285,12 @@ class Store:
             return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float)
         return sa.literal_column("CAST(extract(epoch FROM clock_timestamp()) AS double precision)", sa.Float)
 
-    def insert(self, table: sa.Table) -> Any:
-        """An INSERT that knows ON CONFLICT."""
-        return self._insert(table)
+    def insert_new(self, connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+        """Add the row unless its key is there; whether it was added."""
+        key = next(iter(table.primary_key))
+        # not rowcount: psycopg's is not kept for an INSERT (SQLAlchemy's preserve_rowcount)
+        query = self._insert(table).values(dict(row)).on_conflict_do_nothing().returning(key)
+        return connection.execute(query).first() is not None
 
     @contextmanager
     def _begin(self) -> Iterator[sa.Connection]:
