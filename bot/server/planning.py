@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bot import config, export_process, fetch
+from bot import config, fetch
 from bot.config import Config
 from bot.errors import InvalidConfig
 from bot.hubapi import asking, connect
@@ -91,7 +91,7 @@ def spec_of(job: JobRecord, found: fetch.Resolved, owners: Config, settings: Set
     What the event asks for goes before the owners' configuration, and that before the server's settings.
 
     Raises:
-        InvalidSpec, UnknownBackend, UnknownPrecision, UnsupportedCombination: what is asked for cannot be.
+        InvalidSpec: what is asked for cannot be.
     """
     trigger, asked = job.asker.trigger, job.asked.options
     model = owners.settings_for(found.repo_id)
@@ -109,6 +109,4 @@ def spec_of(job: JobRecord, found: fetch.Resolved, owners: Config, settings: Set
     }
     wanted = {**{name: value for name, value in says.items() if value is not None}, **asked}
     reference = {"repo_id": found.repo_id, "revision": found.revision}
-    spec = specs.parse({**wanted, "model": reference})
-    export_process.check_spec(spec)
-    return spec
+    return specs.parse({**wanted, "model": reference})

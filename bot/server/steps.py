@@ -141,6 +141,7 @@ class Steps:
         if (found := target.ask(head.tree, spec, facts.toolchain())) is not None:
             end = planning.ended(found)
         else:
+            export_process.check_spec(spec)
             target.ready()
         return Plan(repo_id=head.repo_id, sha=asked.sha, spec=specs_data(spec), end=end)
 

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSConfig
-from dbos.error import DBOSWorkflowCancelledError
+from dbos import DBOS, DBOSConfig, StepOptions
+from dbos import error as engine_errors
 
 from bot.errors import DatabaseUnavailable, Stopped
 from bot.server import failures, planning
@@ -38,7 +38,7 @@ def _unrecorded(why: str) -> BaseException:
 
     dbos 3.4, ``_core.invoke_step``: every other exception is kept as the step's outcome.
     """
-    return DBOSWorkflowCancelledError(why)
+    return engine_errors.DBOSWorkflowCancelledError(why)
 
 
 _running: Engine | None = None
@@ -109,7 +109,7 @@ class Engine:
             end = self._perform(job_id, attempt)
         except PtebotError as error:
             end, failure = End(state="error"), failures.as_record(error)
-        DBOS.run_step({"name": "end"}, self._end, job_id, attempt, end, failure)
+        DBOS.run_step({"name": "end", **self._patience()}, self._end, job_id, attempt, end, failure)
         DBOS.run_step({"name": "reply"}, self._tell, job_id)
         return end.state
 
@@ -140,14 +140,7 @@ class Engine:
         """One durable step, tried again for what passes; raises its failure."""
         name = f"{stage} {backend}" if backend else stage
         outcome = DBOS.run_step(
-            {
-                "name": name,
-                "retries_allowed": True,
-                "max_attempts": self._settings.attempts,
-                "interval_seconds": FIRST_PAUSE_SECONDS,
-                "backoff_rate": BACKOFF,
-                "should_retry": failures.passes,
-            },
+            {"name": name, **self._patience()},
             self._once,
             stage,
             job_id,
@@ -158,6 +151,15 @@ class Engine:
         if "failure" in outcome:
             raise failures.as_error(Failure(**outcome["failure"]))
         return outcome.get("value")
+
+    def _patience(self) -> StepOptions:
+        return {
+            "retries_allowed": True,
+            "max_attempts": self._settings.attempts,
+            "interval_seconds": FIRST_PAUSE_SECONDS,
+            "backoff_rate": BACKOFF,
+            "should_retry": failures.passes,
+        }
 
     def _once(
         self, stage: str, job_id: str, attempt: int, body: Callable[[Run], Any], backend: str | None
@@ -186,7 +188,9 @@ class Engine:
         if record is None or record.attempt != attempt or not record.live:
             return
         fields = {"operation": end.operation, "pr_url": end.pr_url, "pr_num": end.pr_num}
-        self._store.update(job_id, only_if=LIVE, **{name: value for name, value in fields.items() if value is not None})
+        told = {name: value for name, value in fields.items() if value is not None}
+        if told:
+            self._store.update(job_id, only_if=LIVE, **told)
         self._store.end(job_id, end.state, reason=end.reason, failure=failure)
 
     def _tell(self, job_id: str) -> None:
