@@ -55,6 +55,10 @@ class Caller:
     token_created: str
     only_repo: str | None = None
     """The id of the one repository that the token is for (``bot.localhub.oidc``)."""
+    scopes: frozenset[str] | None = None
+    """What an OAuth token may do (``bot.localhub.scopes``); None for every other token."""
+    orgs: frozenset[str] = frozenset()
+    """Ids of the organisations that an OAuth token may reach."""
 
 
 def check_name(name: object, what: str = "name") -> str:

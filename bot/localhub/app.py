@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,12 +28,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bot.localhub import (
     branches,
     commits,
+    consent,
     discussion_pages,
     discussion_routes,
     files,
     githttp,
     lfs,
     models,
+    oauth,
     oidc,
     overviews,
     pages,
@@ -90,7 +93,13 @@ def _routes(hub: Hub) -> list[BaseRoute]:
         api("GET", "/api/whoami-v2", models.whoami),
         api("GET", "/api/organizations/{name}/overview", overviews.organisation),
         api("GET", "/api/users/{name}/overview", overviews.user),
-        api("POST", "/oauth/token", oidc.exchange),
+        api("GET", "/.well-known/openid-configuration", oauth.metadata),
+        api("GET", "/oauth/jwks", oauth.keys),
+        api("GET", "/oauth/authorize", consent.authorize),
+        api("POST", "/oauth/authorize", oauth.decide),
+        api("POST", "/oauth/token", oauth.token),
+        api("GET", "/oauth/userinfo", oauth.userinfo),
+        api("POST", "/api/localhub/oauth-apps", oauth.create_app),
         api("POST", "/api/localhub/users", models.create_user),
         api("POST", "/api/validate-yaml", models.validate_yaml),
         api("POST", "/api/repos/create", models.create),
@@ -189,7 +198,7 @@ def _authenticate(request: Request, hub: Hub) -> Caller | None:
         HubError: 401, the header is there but names nobody.
     """
     header = request.headers.get("authorization")
-    if not header:
+    if not header or request.url.path == "/oauth/token":  # there an application says who it is
         return None
     scheme, _, value = header.partition(" ")
     token = value.strip()
@@ -198,13 +207,15 @@ def _authenticate(request: Request, hub: Hub) -> Caller | None:
             token = base64.b64decode(token, validate=True).decode().partition(":")[2]
         except (binascii.Error, ValueError):
             token = ""
-    known = oidc.caller(hub, token) if token.startswith(oidc.PREFIX) else hub.accounts.caller(token)
+    kinds = {oidc.PREFIX: oidc.caller, oauth.PREFIX: oauth.caller}
+    made = next((kind for prefix, kind in kinds.items() if token.startswith(prefix)), None)
+    known = made(hub, token) if made else hub.accounts.caller(token)
     caller = known if scheme.lower() in ("bearer", "basic") else None
     if caller is None:
         raise HubError(401, "Invalid credentials in Authorization header")
     if scheme.lower() == "basic" and request.method not in ("GET", "HEAD"):
         # A browser sends Basic along with what other sites make it send; no change may come of that.
-        return Caller(caller.user, caller.token_name, "read", caller.token_created, caller.only_repo)
+        return dataclasses.replace(caller, token_role="read")  # noqa: S106 - a role, not a secret
     return caller
 
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from bot.localhub import scopes
 from bot.localhub.accounts import Accounts, Caller, Level, User
 from bot.localhub.database import Database
 from bot.localhub.errors import HubError, bad_request, forbidden, repo_not_found
+from bot.localhub.oauth_apps import OAuthState
 
 if TYPE_CHECKING:
     from bot.localhub.deliveries import Deliveries
@@ -62,6 +64,7 @@ class Hub:
     """How long a token lives that one of them was given."""
     tells_publishers: bool = False
     """Whether such a token is told who it is; what the Hub does there is not documented."""
+    oauth: OAuthState = field(default_factory=OAuthState)
     locks: defaultdict[str, threading.RLock] = field(default_factory=lambda: defaultdict(threading.RLock))
     """One lock per repository id (and per purpose): the writers of one repository take turns."""
 
@@ -139,6 +142,12 @@ class Call:
             raise forbidden("This token is read-only; use one with the role write")
         if self.caller.only_repo is not None and not self._in_its_repo():
             raise forbidden("This token is for another repository")
+        if writing or self.request.url.path.startswith("/api/settings/"):
+            lacking = scopes.missing_scope(
+                self.caller, self.request.url.path, in_repo="name" in self.request.path_params
+            )
+            if lacking:
+                raise forbidden(f"This token lacks the scope {lacking}")
         return self.caller.user
 
     def repo(self, need: Level = Level.READ, *, writing: bool | None = None) -> Repo:
@@ -166,9 +175,10 @@ class Call:
     def level(self, repo: Repo) -> Level:
         if self.caller is not None and self.caller.only_repo == repo.id:
             return Level.WRITE
-        return self.hub.accounts.level(
+        level = self.hub.accounts.level(
             self.user, owner_id=repo.owner.id, creator_id=repo.creator_id, private=repo.private
         )
+        return level if self.caller is None else scopes.held_to(self.caller, level, repo.owner.id, private=repo.private)
 
 
 def parse_json(data: bytes) -> Any:

@@ -36,9 +36,10 @@ def whoami(call: Call) -> Response:
         }
         for org, role in call.hub.accounts.memberships(user)
     ]  # fmt: skip
+    auth = {"type": "access_token", "accessToken": token} if caller.scopes is None else {"type": "oauth"}
     return reply({
         "type": "user", "id": user.id, "name": user.name, "fullname": user.fullname, "isPro": False,
-        "avatarUrl": "/static/avatar.svg", "orgs": orgs, "auth": {"type": "access_token", "accessToken": token},
+        "avatarUrl": "/static/avatar.svg", "orgs": orgs, "auth": auth,
     })  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bot.localhub import server
+from bot.localhub import oauth_apps, server
 from bot.localhub.accounts import OrgRole, TokenRole
 from bot.localhub.app import create_app
 from bot.localhub.context import Hub, Limits
@@ -153,6 +153,11 @@ class RunningHub:
         if repo is None:
             raise LookupError(repo_id)
         self.hub.publishers.append(Publisher(repo_id=repo.id, issuer=issuer, claims=claims))
+
+    def register_app(self, *redirect_uris: str, scopes: tuple[str, ...] = ("write-discussions",)) -> tuple[str, str]:
+        """A new OAuth application: its id and its secret."""
+        app, secret = oauth_apps.register(self.hub.database, "An application", list(redirect_uris), list(scopes))
+        return app.client_id, secret or ""
 
     def fail(
         self, path: str, action: Literal["drop", "drop_before"] | int, *, method: str = "*", skip: int = 0,

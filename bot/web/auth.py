@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -27,15 +28,15 @@ from bot.server.sealing import Sealer
 from bot.server.settings import Settings
 from bot.server.store import Store
 from bot.web import security
-from bot.web.call import read_form
 from bot.web.oauth import SECONDS_TO_SIGN_IN, Attempt, Provider
 from bot.web.sessions import ADMIN_SECONDS, Session, Sessions
-from bot.web.visitors import Layer, Visitor, Visitors, address_of, cookie_of
+from bot.web.visitors import Layer, Visitors, address_of, cookie_of
+from bot.web.visitors import Visitor as Visitor
 
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
-Show = Callable[..., Response]
-"""``View.render``: request, a template's name, the status, and the template's values by name."""
+Show = Callable[[Request, str, dict[str, Any], int], Response]
+"""Renders a page: request, a template's name, its values, the status."""
 
 
 class Auth:
@@ -72,6 +73,17 @@ class Auth:
         state = self._visitors.state(request)
         return state.session.token if state.session is not None and state.visitor.opens_pull_requests else None
 
+    async def form(self, request: Request) -> FormData:
+        """A posted form's fields, of a form that this browser was shown.
+
+        Raises:
+            HTTPException: 403 as ``check_csrf``; 400, 413, 415 it cannot be read.
+        """
+        bare = self.who(request).kind == "bearer" and "content-type" not in request.headers
+        form = FormData() if bare else await security.read_form(request)
+        self.check_csrf(request, form)
+        return form
+
     def check_csrf(self, request: Request, form: Mapping[str, Any] | None = None) -> None:
         """Refuse a POST that none of our pages sent: by the header X-CSRF-Token, else by the field ``csrf``.
 
@@ -85,11 +97,9 @@ class Auth:
         mark = request.headers.get(CSRF_HEADER) or (form or {}).get(CSRF_FIELD)
         given = mark if isinstance(mark, str) else ""
         if not secrets.compare_digest(given.encode("utf-8", "replace"), visitor.csrf.encode()):
-            hint = " Or open these pages in a tab of their own: here the browser keeps their cookie back."
-            raise HTTPException(
-                403,
-                "This form is not the one that you were shown last." + (hint if self.new_tab else " Load it again."),
-            )
+            away = "Open these pages in a tab of their own: here the browser keeps their cookie back."
+            hint = away if self.new_tab else "Load the page again."
+            raise HTTPException(403, f"This form is not the one that you were shown last. {hint}")
 
     @property
     def new_tab(self) -> bool:
@@ -114,18 +124,23 @@ class Auth:
     def _page(self, request: Request, status: int = 200, *, error: str = "", next_path: str = "/") -> Response:
         if self.show is None:
             raise RuntimeError("Auth.show was not set")
-        request.state.visitor = self.who(request)
         by_hub = f"/oauth/start?next={quote(next_path, safe='')}" if self._provider else ""
         by_token = self._settings.admin_token is not None
-        values = {"error": error, "next": next_path, "by_hub": by_hub, "by_token": by_token, "new_tab": self.new_tab}
-        return self.show(request, "login.html", status, **values)
+        values = {
+            "error": error,
+            "next": next_path,
+            "by_hub": by_hub,
+            "by_token": by_token,
+            "new_tab": self.new_tab,
+            "visitor": self.who(request),
+        }
+        return self.show(request, "login.html", values, status)
 
     async def _login_page(self, request: Request) -> Response:
         return self._page(request, next_path=security.local_path(request.query_params.get("next")))
 
     async def _login(self, request: Request) -> Response:
-        form = await read_form(request)
-        self.check_csrf(request, form)
+        form = await self.form(request)
         next_path = security.local_path(str(form.get("next", "")))
         try:
             self._visitors.before_trying(request)
@@ -141,7 +156,7 @@ class Auth:
         return await self._enter(request, session, next_path)
 
     async def _logout(self, request: Request) -> Response:
-        self.check_csrf(request, await read_form(request))
+        await self.form(request)
         await self._leave(request)
         response = RedirectResponse("/", 303)
         self._visitors.set_cookie(response, self._visitors.cookie_name, "", seconds=0, lax=False)

@@ -7,10 +7,10 @@ that hold nothing back, so that server-sent events pass as they come.
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from starlette.datastructures import FormData, MutableHeaders
 from starlette.datastructures import Headers as RequestHeaders
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -26,6 +26,8 @@ _PERMISSIONS = (
     "geolocation", "gyroscope", "magnetometer", "microphone", "midi", "payment", "picture-in-picture",
     "publickey-credentials-get", "screen-wake-lock", "usb", "xr-spatial-tracking",
 )  # fmt: skip
+FORM_BYTES = 64 * 1024
+FORM_FIELDS = 100
 _YEAR = 31_536_000
 
 
@@ -73,6 +75,28 @@ def check_origin(request: Request, public_url: str) -> None:
     ours = {origin_of(public_url), f"{request.url.scheme}://{host}"}
     if origin.lower() not in ours - {""}:
         raise HTTPException(403, "This form was sent from another site.")
+
+
+async def read_form(request: Request) -> FormData:
+    """The fields of a form without files.
+
+    Raises:
+        HTTPException: 415 another kind of body, 413 too large, 400 not UTF-8 or too many fields.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise HTTPException(415, "A form is expected.")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > FORM_BYTES:
+            raise HTTPException(413, "The form is too large.")
+    try:
+        text = body.decode("ascii")
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=FORM_FIELDS, errors="strict")
+        return FormData([(name, value) for name, value in pairs])
+    except ValueError:
+        raise HTTPException(400, "The form cannot be read.") from None
 
 
 class Hosts:
