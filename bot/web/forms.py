@@ -1,0 +1,206 @@
+"""What visitors do: ask for an export, and end, repeat or resume a job. Forms in, the job's page out.
+
+Everything of a form is checked against tables before the Hub is asked. What is wrong is said beside its field, and
+what was typed stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from bot.errors import HubRefused, HubUnreachable, NotAuthorized, RepoNotFound, UnsafeRepository
+from bot.hubapi import SHA, asking, connect
+from bot.names import BACKENDS, MOST_TOKENS, PRECISIONS
+from bot.publish.card import REPO_ID
+from bot.server.records import LIVE, Asked, Asker, JobRecord
+from bot.web.call import Call
+
+MOST_LIVE = 5
+"""Jobs that wait or run at once for one person who is no administrator."""
+BACKEND_WORDS = {
+    "portable": "runs everywhere ExecuTorch does, slowly",
+    "xnnpack": "phones and laptops, on the processor",
+    "openvino": "Intel processors and graphics",
+}
+PRECISION_WORDS = {"fp32": "full precision, large", "8da4w": "int8 activations, int4 weights: small and quick"}
+_ALIASES = {"huggingface.co": {"huggingface.co", "www.huggingface.co", "hf.co"}}
+_NO_MODEL = {"datasets", "spaces", "docs", "papers", "collections", "organizations", "blog", "api"}
+
+
+@dataclass
+class Entered:
+    """What the form holds, and what is wrong with it, by field."""
+
+    model: str = ""
+    backends: Sequence[str] = ()
+    precisions: Sequence[str] = ()
+    max_seq_len: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+def new(call: Call) -> Response:
+    """GET /new: the form, with the server's own choices."""
+    settings = call.site.settings
+    model = call.query("model")
+    context = str(settings.max_seq_len or "")
+    return _form(call, Entered(model, settings.backends, settings.precisions, context))
+
+
+def submit(call: Call) -> Response:
+    """POST /new: a job for the model's main branch as it is now, and its page."""
+    if not call.visitor.signed_in:
+        raise HTTPException(403, "Sign in to ask for an export.")
+    entered = Entered(
+        model=_text(call, "model"),
+        backends=[str(one) for one in call.form.getlist("backends")][:20],
+        precisions=[str(one) for one in call.form.getlist("precisions")][:20],
+        max_seq_len=_text(call, "max_seq_len"),
+    )
+    options = _options(entered)
+    repo_id = _repo_id(call.site.settings.endpoint, entered)
+    if not (entered.errors or call.visitor.admin) and _live_jobs(call) >= MOST_LIVE:
+        entered.errors["form"] = f"{MOST_LIVE} of your jobs wait or run already: wait for one of them to end."
+    if entered.errors:
+        return _form(call, entered, 422)
+    token = call.site.auth.token_of(call.request)
+    try:
+        found = _head(call, repo_id, token)
+    except (RepoNotFound, NotAuthorized, UnsafeRepository) as error:
+        entered.errors["model"] = f"{error.title}. {error.advice}"
+        return _form(call, entered, 422)
+    except (HubUnreachable, HubRefused) as error:
+        entered.errors["form"] = f"{error.title}. Try again in a while."
+        return _form(call, entered, 502)
+    if found is None:
+        entered.errors["model"] = "This model is private, and these pages are public."
+        return _form(call, entered, 422)
+    asked = Asked(repo_id=found[0], sha=found[1], options=options)
+    job, _new = call.site.actions.submit(asked, Asker(trigger="form", name=call.visitor.name), token=token)
+    return RedirectResponse(f"/jobs/{job.id}", 303)
+
+
+def cancel(call: Call) -> Response:
+    """POST /jobs/{id}/cancel."""
+    return _act(call, call.site.actions.cancel)
+
+
+def retry(call: Call) -> Response:
+    """POST /jobs/{id}/retry."""
+    return _act(call, call.site.actions.retry)
+
+
+def resume(call: Call) -> Response:
+    """POST /jobs/{id}/resume."""
+    return _act(call, call.site.actions.resume)
+
+
+def repo_id_of(text: str, endpoint: str) -> str:
+    """``owner/name`` of what was pasted: a model's id, or the address of any of its pages on the Hub.
+
+    Raises:
+        ValueError: it is neither; the text says why.
+    """
+    text = text.strip()
+    if not text:
+        raise ValueError("Give a model, as owner/name or by its address on the Hub.")
+    if "://" in text or text.lower().startswith(("www.", "hf.co/", "huggingface.co/")):
+        text = _path_of(text, endpoint)
+    if not REPO_ID.fullmatch(text):
+        raise ValueError("This is no model's id: give owner/name, as the Hub shows it at the top of the model's page.")
+    return text
+
+
+def _path_of(address: str, endpoint: str) -> str:
+    host = urlsplit(endpoint).netloc.lower()
+    try:
+        parts = urlsplit(address if "://" in address else f"https://{address}")
+        given = parts.netloc.lower()
+    except ValueError:
+        raise ValueError("This address cannot be read.") from None
+    if given not in {host} | _ALIASES.get(host, set()):
+        raise ValueError(f"This is no address of {host}, where models are looked up.")
+    segments = [unquote(part) for part in parts.path.split("/") if part]
+    if segments[:1] == ["models"]:
+        segments = segments[1:]
+    if len(segments) < 2 or segments[0].lower() in _NO_MODEL:
+        raise ValueError("This is no model's address: it should look like …/owner/name.")
+    return "/".join(segments[:2])
+
+
+def _form(call: Call, entered: Entered, status: int = 200) -> Response:
+    return call.render(
+        "new.html",
+        status,
+        entered=entered,
+        backends=[(name, BACKEND_WORDS.get(name, "")) for name in BACKENDS],
+        precisions=[(name, PRECISION_WORDS.get(name, "")) for name in PRECISIONS],
+        most_tokens=MOST_TOKENS,
+    )
+
+
+def _options(entered: Entered) -> dict[str, Any]:
+    """Fields of the spec; notes what is wrong."""
+    options: dict[str, Any] = {}
+    for name, known, given in (
+        ("backends", BACKENDS, entered.backends),
+        ("precisions", PRECISIONS, entered.precisions),
+    ):
+        chosen = [one for one in known if one in given]
+        if not chosen or len(chosen) != len(set(given)):
+            entered.errors[name] = f"Choose at least one of {', '.join(known)}."
+        options[name] = chosen
+    if entered.max_seq_len:
+        if not re.fullmatch(r"[0-9]{1,9}", entered.max_seq_len) or not 1 <= int(entered.max_seq_len) <= MOST_TOKENS:
+            entered.errors["max_seq_len"] = f"Give a number of tokens from 1 to {MOST_TOKENS:,}, or leave it empty."
+        else:
+            options["max_seq_len"] = int(entered.max_seq_len)
+    return options
+
+
+def _repo_id(endpoint: str, entered: Entered) -> str:
+    try:
+        return repo_id_of(entered.model, endpoint)
+    except ValueError as error:
+        entered.errors["model"] = str(error)
+        return ""
+
+
+def _head(call: Call, repo_id: str, token: str | None) -> tuple[str, str] | None:
+    """The repository as the Hub spells it and its main branch's commit; None where it must not be shown here.
+
+    With a person's own token, so that nobody learns of a repository that only the bot may see.
+    """
+    settings = call.site.settings
+    secret = settings.token.get_secret_value() if settings.token else None
+    api = connect(settings.endpoint, token if token is not None or not call.visitor.admin else secret)
+    with asking(f"looking up {repo_id}", api):
+        info = api.model_info(repo_id, revision="main", timeout=20)
+    if not REPO_ID.fullmatch(info.id) or not SHA.fullmatch(info.sha or ""):
+        raise UnsafeRepository(f"The Hub describes {repo_id} as {info.id[:200]!r} at {str(info.sha)[:80]!r}.")
+    if info.private and settings.public_pages and not call.visitor.admin:
+        return None
+    return info.id, str(info.sha)
+
+
+def _live_jobs(call: Call) -> int:
+    return sum(one.asker.name == call.visitor.name for one in call.store.jobs(states=LIVE, limit=1000))
+
+
+def _act(call: Call, action: Any) -> Response:
+    if not call.visitor.admin:
+        raise HTTPException(403, "Only administrators may do this.")
+    job_id = call.param("job_id")
+    job: JobRecord = action(job_id, by=call.visitor.by)
+    return RedirectResponse(f"/jobs/{job.id}", 303)
+
+
+def _text(call: Call, name: str) -> str:
+    value = call.form.get(name, "")
+    return value.strip()[:500] if isinstance(value, str) else ""

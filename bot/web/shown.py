@@ -1,0 +1,167 @@
+"""What the page of a job shows of its reports and events: records in, rows out. Pure; nothing is escaped here.
+
+Reports come from the store, but a sandbox wrote what is in them: one that cannot be read is told, never raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from bot.publish import words as cell_words
+from bot.server.records import Event
+from bot.web import plots
+from exporter import report as reports
+from exporter.report import Cell, Report, Status
+
+MOST_CELLS = 60
+"""A table that is longer is no table any more; the job's JSON has every cell."""
+VERIFIED = {
+    Status.RAN: ("ran", "The written file ran on the ExecuTorch runtime and met every bound."),
+    Status.SIMULATED: ("simulated", "A simulator of the device ran the delegate and met every bound."),
+    Status.INTERPRETED: ("interpreted", "An independent interpreter ran what is in the file and met every bound."),
+    Status.INSPECTED: ("inspected", "Only the file's structure was checked."),
+    Status.SKIPPED: ("skipped", "It was not made."),
+    Status.FAILED: ("failed", "No file is offered."),
+}
+TONES = {Status.SKIPPED: "calm", Status.FAILED: "bad", Status.INSPECTED: "warn"}
+VERDICTS = {"faithful": ("small", "good"), "degraded": ("noticeable", "warn"), "damaged": ("damaged", "bad")}
+"""exporter/bounds.py's verdicts: what quantization cost, in a word, and its colour."""
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One backend at one precision, for the matrix."""
+
+    backend: str
+    precision: str
+    title: str
+    word: str
+    meaning: str
+    tone: str
+    size: str
+    delegation: str
+    parity: str
+    verdict: str
+    verdict_tone: str
+    quality: str
+    seconds: float | None
+    file: str
+    reason: str
+    stage: str
+    plot: plots.Plot | None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All that a job's reports say."""
+
+    rows: list[CellRow]
+    more: int
+    unreadable: list[str]
+    """Parts whose report is none."""
+    facts: list[tuple[str, str]]
+    shared_seconds: list[tuple[str, float]]
+    """Stages that cells share."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a job, in the order in which they began."""
+
+    words: str
+    message: str
+    started_at: float
+    seconds: float
+    running: bool
+    x: float
+    width: float
+    """Its bar, in hundredths of the whole time."""
+
+
+def matrix(parts: Mapping[str, str]) -> Matrix | None:
+    """The rows of a job's reports, by part as the store keeps them; None where there is none yet."""
+    wanted = {"": parts[""]} if "" in parts else dict(parts)
+    found: list[Report] = []
+    unreadable = []
+    for part, text in sorted(wanted.items()):
+        try:
+            found.append(reports.loads(text))
+        except (ValidationError, ValueError, RecursionError):
+            unreadable.append(part or "the whole job")
+    if not wanted:
+        return None
+    cells = [cell for report in found for cell in report.cells]
+    return Matrix(
+        rows=[_row(cell) for cell in cells[:MOST_CELLS]],
+        more=max(len(cells) - MOST_CELLS, 0),
+        unreadable=unreadable,
+        facts=_facts(found[0]) if found else [],
+        shared_seconds=[(name, value) for one in found for name, value in one.seconds.items()][:MOST_CELLS],
+    )
+
+
+def steps(events: Sequence[Event], now: float, ended_at: float | None) -> list[Step]:
+    """The stages with their times, from the events of kind ``stage`` in order."""
+    if not events:
+        return []
+    ends = [event.at for event in events[1:]] + [ended_at if ended_at is not None else now]
+    first, whole = events[0].at, max(ends[-1] - events[0].at, 1e-3)
+    return [
+        Step(
+            words=where(event),
+            message=event.message,
+            started_at=event.at,
+            seconds=max(end - event.at, 0.0),
+            running=ended_at is None and place == len(events) - 1,
+            x=round(min(max(100 * (event.at - first) / whole, 0), 100), 2),
+            width=round(max(100 * (end - event.at) / whole, 0.4), 2),
+        )
+        for place, (event, end) in enumerate(zip(events, ends, strict=True))
+    ]
+
+
+def where(event: Event) -> str:
+    """``lower xnnpack 8da4w``."""
+    return " ".join(part for part in (event.stage, event.backend, event.precision) if part)
+
+
+def _row(cell: Cell) -> CellRow:
+    word, meaning = VERIFIED[cell.status]
+    verdict, verdict_tone = "", ""
+    if cell.quality is not None:
+        verdict, verdict_tone = VERDICTS.get(cell.quality.verdict, (cell.quality.verdict, "warn"))
+    return CellRow(
+        backend=cell.backend,
+        precision=cell.precision,
+        title=cell.title or "",
+        word=word,
+        meaning=meaning,
+        tone=TONES.get(cell.status, "good"),
+        size=cell_words.size(cell.size_bytes),
+        delegation=cell_words.delegation(cell),
+        parity=cell_words.parity(cell),
+        verdict=verdict,
+        verdict_tone=verdict_tone,
+        quality=cell_words.quality(cell),
+        seconds=sum(cell.seconds.values()) if cell.seconds else None,
+        file=cell.file or "",
+        reason=cell.reason or "",
+        stage=cell.failed_stage or "",
+        plot=plots.plot(cell),
+    )
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    model, host = report.model, report.host
+    return [
+        ("Architecture", model.architecture),
+        ("Parameters", f"{model.parameters:,}"),
+        ("Checkpoint", model.dtype),
+        ("Context", f"{report.max_seq_len:,} tokens"),
+        ("Made on", f"{host.system} {host.machine}, {host.cpu}"),
+        ("Peak memory", cell_words.size(report.peak_rss_bytes)),
+        ("Toolchain", ", ".join(f"{name} {version}" for name, version in list(report.toolchain.items())[:12])),
+    ]
