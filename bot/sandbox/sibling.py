@@ -1,0 +1,82 @@
+"""The rung ``sibling``: ptebot runs in a container, and exports run beside it, through the engine's mounted socket.
+
+Stage 3 of the way of one request, on the parent's side of the wall. In: an image and the socket. Out: an executor, or
+why this machine has none. The engine knows other names for our folders: those that are mounted into our container
+(volumes, folders of the host) it can mount into another one, too, and it tells itself what they are called there. So
+nothing is packed, sent or unpacked; what an export writes is looked at as on the rung ``docker``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bot.errors import SandboxUnavailable
+from bot.sandbox import run_folder
+from bot.sandbox.container_engine import EngineClient, connect, engine_told
+from bot.sandbox.container_place import own_container, strange_users
+from bot.sandbox.containers import ContainerExecutor
+
+REMEDY = "Mount a volume or a folder of the host into ptebot's container, and put PTEBOT_DATA into it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A folder that is mounted into our container."""
+
+    here: Path
+    there: Path
+    """On the engine's machine."""
+
+
+class SiblingExecutor(ContainerExecutor):
+    """Implements ``bot.sandbox.call.Executor``."""
+
+    rung = "sibling"
+
+    @classmethod
+    def available(cls, image: str, *, base_url: str | None = None, folder: Path | None = None) -> str | None:
+        """Why exports cannot run so here; None: they can. An image that is named by digest is pulled if need be."""
+        try:
+            with connect(base_url) as client, engine_told():
+                if (reason := strange_users(client)) is not None:
+                    return reason
+                if own_container(client) is None:
+                    return "ptebot runs in no container of the Docker engine that answers."
+                cls(image, base_url=base_url, folder=folder).image_id(client)
+        except SandboxUnavailable as error:
+            return error.what
+        return None
+
+    def base(self, client: EngineClient, output: Path | None) -> Path:
+        found = shared(client)
+        wanted = [self._folder.resolve()] if self._folder else [output.resolve()] if output else []
+        for path in [*wanted, *([] if self._folder else [run_folder.near(None)])]:
+            if (over := _over(found, path)) is not None:
+                return path if path == self._folder else over.here
+        if self._folder or not found:
+            raise SandboxUnavailable("The Docker engine cannot reach the folders of this container.", remedy=REMEDY)
+        return found[0].here
+
+    def on_host(self, client: EngineClient, path: Path) -> Path:
+        over = _over(shared(client), path.resolve())
+        if over is None:
+            raise SandboxUnavailable(f"{path} is in no folder that this container shares.", remedy=REMEDY)
+        return over.there / path.resolve().relative_to(over.here)
+
+
+def shared(client: Any) -> list[Shared]:
+    """What is mounted into our own container and can be written, the deepest first."""
+    own = own_container(client)
+    mounts = [] if own is None else own.attrs.get("Mounts", [])
+    found = [
+        Shared(here=Path(mount["Destination"]).resolve(), there=Path(mount["Source"]))
+        for mount in mounts
+        if mount.get("Type") in ("bind", "volume") and mount.get("RW") and mount.get("Source")
+    ]
+    return sorted((one for one in found if one.here.is_dir()), key=lambda one: len(one.here.parts), reverse=True)
+
+
+def _over(found: list[Shared], path: Path) -> Shared | None:
+    return next((one for one in found if path.is_relative_to(one.here)), None)
