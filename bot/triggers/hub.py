@@ -7,6 +7,7 @@ own, and settings change no weights. What a payload says is never more than a re
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -78,7 +79,12 @@ def _push(found: Payload, repo_id: str, action: str) -> Push | Ignored:
         sha = moves[-1].newSha
     if not isinstance(sha, str) or not _SHA.fullmatch(sha):
         return Ignored(reason="it names no commit of the main branch")
-    return Push(repo_id=repo_id, sha=sha, key=f"push:{found.repo.id or repo_id.lower()}:{MAIN}:{sha}")
+    return Push(repo_id=repo_id, sha=sha, key=f"push:{_repo_key(found)}:{MAIN}:{sha}")
+
+
+def _repo_key(found: Payload) -> str:
+    """The id, which outlives a rename, or where there is none the name, shortened to fit a key."""
+    return found.repo.id or hashlib.sha256(found.repo.name.lower().encode()).hexdigest()
 
 
 def _said(found: Payload, repo_id: str, action: str) -> Said | Ignored:
