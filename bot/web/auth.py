@@ -30,9 +30,9 @@ from bot.server.store import Store
 from bot.web import security
 from bot.web.oauth import SECONDS_TO_SIGN_IN, Attempt, Provider
 from bot.web.sessions import ADMIN_SECONDS, Session, Sessions
-from bot.web.visitors import Layer, Visitors, address_of, cookie_of
-from bot.web.visitors import Visitor as Visitor
+from bot.web.visitors import Layer, Visitor, Visitors, address_of, cookie_of
 
+__all__ = ["Auth", "Visitor"]
 CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
 Show = Callable[[Request, str, dict[str, Any], int], Response]
