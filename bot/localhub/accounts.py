@@ -125,6 +125,10 @@ class Accounts:
         rows = self._db.rows("SELECT org_id, role FROM members WHERE user_id = ? ORDER BY org_id", user.id)
         return [(self.by_id(row["org_id"]), row["role"]) for row in rows]
 
+    def members(self, org: User) -> list[tuple[User, OrgRole]]:
+        rows = self._db.rows("SELECT user_id, role FROM members WHERE org_id = ? ORDER BY user_id", org.id)
+        return [(self.by_id(row["user_id"]), row["role"]) for row in rows]
+
     def new_token(self, user: User, role: TokenRole = "write", name: str = "token") -> str:
         """A new token for the account; only its hash is kept, so it cannot be shown again."""
         if role not in ("read", "write"):

@@ -92,6 +92,7 @@ def _routes(hub: Hub) -> list[BaseRoute]:
     return [
         api("GET", "/api/whoami-v2", models.whoami),
         api("GET", "/api/organizations/{name}/overview", overviews.organisation),
+        api("GET", "/api/organizations/{name}/members", overviews.members),
         api("GET", "/api/users/{name}/overview", overviews.user),
         api("GET", "/.well-known/openid-configuration", oauth.metadata),
         api("GET", "/oauth/jwks", oauth.keys),

@@ -122,7 +122,10 @@ def settings(call: Call) -> Response:
 
 
 def listing(call: Call) -> Response:
-    """GET /api/models?author=&search=&limit=: what the caller may see, the newest first."""
+    """GET /api/models?author=&search=&limit=&cursor=&sort=lastModified&expand=: what the caller may see.
+
+    The newest first, or with ``sort`` the one that changed last; a page links to the next one.
+    """
     author, text = call.query("author").lower(), call.query("search").lower()
     found = [
         repo
@@ -131,8 +134,16 @@ def listing(call: Call) -> Response:
         and (not author or repo.owner.name.lower() == author)
         and text in repo.full_name.lower()
     ]
-    shown = found[: call.number("limit", 1000, 1, 1000)]
-    return reply([info_json(call, repo, "main", ("author", "private", "createdAt", "tags", "sha")) for repo in shown])
+    if call.query("sort") == "lastModified":
+        found.sort(key=lambda repo: repo.git().commit("main").commit_time, reverse=True)
+    query = call.request.query_params
+    wanted = tuple(query.getlist("expand")) or ("author", "private", "createdAt", "tags", "sha")
+    start, size = call.number("cursor", 0, 0, 10**6), call.number("limit", 1000, 1, 1000)
+    headers = {}
+    if start + size < len(found):
+        following = call.request.url.include_query_params(cursor=start + size)
+        headers["Link"] = f'<{call.endpoint}{following.path}?{following.query}>; rel="next"'
+    return reply([info_json(call, repo, "main", wanted) for repo in found[start : start + size]], headers=headers)
 
 
 def info(call: Call) -> Response:

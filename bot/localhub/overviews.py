@@ -1,4 +1,4 @@
-"""What an account's page tells over the API: who is an organisation, and who is a person.
+"""What an account's page tells over the API: who is an organisation and who is in it, and who is a person.
 
 The one for organisations is not in the Hub's OpenAPI document, though huggingface_hub asks it.
 """
@@ -36,4 +36,28 @@ def user(call: Call) -> Response:
             "createdAt": row["created"] if row else None,
             "orgs": [],
         }
+    )
+
+
+def members(call: Call) -> Response:
+    """GET /api/organizations/{name}/members?search=: people by name; their roles are told to members only."""
+    accounts = call.hub.accounts
+    found = accounts.by_name(call.param("name"))
+    if found is None or not found.is_org:
+        raise HubError(404, "This organization does not exist")
+    inside = call.user is not None and accounts.namespace_role(call.user, found.id) is not None
+    return reply(
+        [
+            {
+                "_id": one.id,
+                "user": one.name,
+                "fullname": one.fullname,
+                "avatarUrl": "/static/avatar.svg",
+                "type": "user",
+                "isPro": False,
+            }
+            | ({"role": role} if inside else {})
+            for one, role in accounts.members(found)
+            if call.query("search").lower() in one.name.lower()
+        ]
     )
