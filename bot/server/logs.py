@@ -36,9 +36,12 @@ TAKEN = ("uvicorn", "uvicorn.error", "uvicorn.access", "dbos", "alembic", "huggi
 """Libraries that would write lines of their own kind."""
 QUIET = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "alembic", "uvicorn.access", "asyncio")
 """Libraries that log each request with its whole address, or each of their own small steps."""
-_HEADER = re.compile(
-    r"((?:proxy-)?authorization|x-[a-z-]*(?:secret|token)|set-cookie|cookie|password|passwd|secret|api[-_]key)"
-    r"(['\"]?\s*[:=,]\s*b?['\"]?)(?:(?:bearer|basic|token)\s+)?[^\s'\",;&]+",
+_HEADERS = re.compile(
+    r"((?:proxy-)?authorization|(?:set-)?cookie)(['\"]?\s*[:=,]\s*(?:b(?=['\"]))?['\"]?)[^\r\n'\"]+", re.IGNORECASE
+)
+_NAMED = re.compile(
+    r"(x-[a-z-]*(?:secret|token)|password|passwd|secret|api[-_]key)"
+    r"(['\"]?\s*[:=,]\s*(?:b(?=['\"]))?['\"]?)[^\s'\",;&]+",
     re.IGNORECASE,
 )
 _context: ContextVar[dict[str, str]] = ContextVar("ptebot_log_context", default={})  # noqa: B039 - never changed in place
@@ -89,8 +92,15 @@ def secrets_of(settings: Settings) -> list[str]:
     ]
     if settings.database is not None and (password := sa.make_url(settings.database).password):
         found.append(str(password))
-    written = {way for value in found for way in (value, quote(value), quote(value, safe=""), json.dumps(value)[1:-1])}
+    written = set(found)
+    for _ in range(2):  # what quotes may be quoted once more
+        written |= {way for value in written for way in _written(value)}
     return sorted((way for way in written if len(way) >= LEAST_SECRET), key=len, reverse=True)
+
+
+def _written(value: str) -> tuple[str, ...]:
+    """A value as it may stand within an address, JSON, or Python's own words."""
+    return quote(value), quote(value, safe=""), json.dumps(value)[1:-1], repr(value)[1:-1]
 
 
 class Scrub:
@@ -102,7 +112,9 @@ class Scrub:
     def __call__(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return hubapi.scrub(_HEADER.sub(r"\1\2***", text))
+        for pattern in (_HEADERS, _NAMED):
+            text = pattern.sub(r"\1\2***", text)
+        return hubapi.scrub(text)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
