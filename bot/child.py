@@ -4,31 +4,33 @@ Stage 3 of the way of one request: this is the parent's half of the wall between
 a module's name and its arguments, the paths among them marked as read or written. Out: bounded lines of its
 standard output, its exit code and the end of its log. The child sees an environment made from an allowlist
 (no token, no proxy, no user's HOME), runs in a scratch directory (so that no file of the current directory can
-pass for a Python module), and is stopped together with its process group whatever happens here. Started by root,
+pass for a Python module), and is stopped together with all that it started whatever happens here. Started by root,
 it runs as another user that may write nothing but its own folders (``bot.sandbox``); ``bot.leash`` takes the
-network from it on every Linux.
+network, and where the kernel has Landlock all other files, from it on every Linux.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from bot import leash
 from bot.errors import OutputNotTrusted, SandboxUnavailable
 from bot.sandbox import privileges, seccomp
-from bot.sandbox.call import UNBOUND, Argument, Call, Conditions, Exit, Writes
+from bot.sandbox.call import UNBOUND, Argument, Call, Conditions, Executor, Exit, Limits, Writes
 from bot.sandbox.places import Room
+from bot.sandbox.shared import SharedRoom, opened
 from bot.watch import Watch
 
 MAX_LINE_BYTES = 64 * 1024
@@ -50,49 +52,81 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @dataclass(kw_only=True)
-class _Start:
-    """How a child is started."""
+class Start:
+    """How a child is started, and what it may reach."""
 
     args: list[str]
     env: dict[str, str]
     options: dict[str, Any]
+    """More arguments of ``subprocess.Popen``."""
+    home: Path
+    reads: list[str] = field(default_factory=list)
+    outs: list[str] = field(default_factory=list)
     user: privileges.User | None = None
+    keep: bool = True
+    """Whether what it wrote is put in its place when the block ends."""
+
+    def wall(self, limits: Limits, *, needed: bool, own_user: bool | None = None) -> leash.Wall:
+        """What ``bot.leash`` holds it to."""
+        return leash.Wall(
+            own_user=bool(self.user) if own_user is None else own_user,
+            needed=needed,
+            processes=limits.processes,
+            # A page more, so that a look at its files tells that it was too much.
+            file_bytes=None if limits.output_bytes is None else limits.output_bytes + 4096,
+            cpus=None if limits.cpus is None else max(1, math.ceil(limits.cpus)),
+            reads=tuple(self.reads),
+            home=str(self.home),
+            outs=tuple(self.outs),
+        )
 
 
 @contextmanager
-def _prepared(args: Sequence[Argument]) -> Iterator[_Start]:
+def prepared(args: Sequence[Argument]) -> Iterator[Start]:
     """What a child is started with; its folders go behind the block, and what it wrote comes in its place.
 
     Raises: as ``run_module``.
     """
     planned = privileges.plan()
-    if planned.user is None:
-        seccomp.close_to_own_user()
-        words = [arg if isinstance(arg, str) else str(arg.path.absolute()) for arg in args]
-        with tempfile.TemporaryDirectory(prefix="ptebot-home-") as home:
-            yield _Start(args=words, env=environment(Path(home)), options={"cwd": home})
-        return
     with ExitStack() as stack:
-        by_default = planned.name == privileges.DEFAULT
-        user = stack.enter_context(privileges.held(planned.user, of_its_own=by_default))
-        room = Room(user)
-        stack.callback(room.close)
-        stack.callback(privileges.end_all, user)  # before its folders go, whatever happens
-        words = []
+        room: Room | SharedRoom
+        user = None
+        options: dict[str, Any] = {}
+        if planned.user is None:
+            seccomp.close_to_own_user()
+            room = SharedRoom()
+            stack.callback(room.close)
+        else:
+            by_default = planned.name == privileges.DEFAULT
+            user = stack.enter_context(privileges.held(planned.user, of_its_own=by_default))
+            room = Room(user)
+            stack.callback(room.close)
+            stack.callback(privileges.end_all, user)  # before its folders go, whatever happens
+            options = {"user": user.uid, "group": user.gid, "extra_groups": [], "umask": 0o022}
+        # Python's own getpass looks here before it asks for an account, which cannot be looked up in there.
+        names = {"USER": privileges.DEFAULT, "LOGNAME": privileges.DEFAULT, "TMPDIR": str(room.home)}
+        start = Start(
+            args=[],
+            env=environment(room.home) | names,
+            options={"cwd": room.home, **options},
+            home=room.home,
+            user=user,
+        )
         written: list[tuple[Path, Path]] = []
         for arg in args:
             if isinstance(arg, Writes):
                 written.append((room.writing(arg.path), arg.path))
-                words.append(str(written[-1][0]))
+                start.outs.append(str(written[-1][0].parent))
+                start.args.append(str(written[-1][0]))
+            elif isinstance(arg, str):
+                start.args.append(arg)
             else:
-                words.append(arg if isinstance(arg, str) else str(room.reading(arg.path)))
-        # Python's own getpass looks here before it asks for an account, which this number need not have.
-        names = {"USER": privileges.DEFAULT, "LOGNAME": privileges.DEFAULT}
-        env = environment(room.home) | names | {"TMPDIR": str(room.home)}
-        options = {"cwd": room.home, "user": user.uid, "group": user.gid, "extra_groups": [], "umask": 0o022}
-        yield _Start(args=words, env=env, options=options, user=user)
-        privileges.end_all(user)
-        for there, here in written:
+                start.args.append(str(room.reading(arg.path)))
+                start.reads += opened(Path(start.args[-1]))
+        yield start
+        if user is not None:
+            privileges.end_all(user)
+        for there, here in written if start.keep else ():
             room.take(there, here)
 
 
@@ -107,21 +141,58 @@ def run_module(
     """Run ``python -m module args`` to its end, or to the moment when it passes a limit of the conditions.
 
     ``on_line`` gets each line of standard output without its newline, at most ``MAX_LINE_BYTES`` long.
-    An exception here (KeyboardInterrupt included) stops the child and its process group first.
+    An exception here (KeyboardInterrupt included) stops the child and all that it started first.
 
     Raises:
+        SandboxTooWeak: PTEBOT_SANDBOX demands a stronger wall than can be had here.
+        InvalidSettings: it names none.
         SandboxUnavailable: the child was to run as another user, and cannot.
         OutputNotTrusted: it left processes that cannot be ended, or wrote what is no plain file.
         InvalidModelDirectory, DiskFull, OutputNotWritable: its files cannot be put where it, or we, can use them.
     """
     call = Call(module=module, args=args, limits=conditions.limits, name=conditions.name, stop=conditions.stop)
-    if conditions.executor is not None:
-        return conditions.executor.run(call, on_line=on_line, on_log=on_log)
+    executor = conditions.executor or _demanded()
+    if executor is not None:
+        return executor.run(call, on_line=on_line, on_log=on_log)
     return run_here(call, on_line=on_line, on_log=on_log)
 
 
-def run_here(call: Call, *, on_line: Callable[[bytes], None], on_log: Callable[[str], None]) -> Exit:
-    """Run it as a child of this process; as ``run_module``."""
+def _demanded() -> Executor | None:
+    """What PTEBOT_SANDBOX asks for; None: nothing, and what is there is used."""
+    if not os.environ.get("PTEBOT_SANDBOX", "").strip():
+        return None
+    from bot.sandbox import ladder
+
+    return ladder.demanded()
+
+
+def run_here(
+    call: Call, *, on_line: Callable[[bytes], None], on_log: Callable[[str], None], needed: bool = False
+) -> Exit:
+    """Run it as a child of this process, behind what this kernel has (``bot.leash``); as ``run_module``.
+
+    Args:
+        needed: whether the module shall not run at all where files and network cannot be kept from it.
+    """
+    with prepared(call.args) as start:
+        command = leash.command(call.module, start.args, start.wall(call.limits, needed=needed))
+        return supervised(command, start, call, on_line=on_line, on_log=on_log)
+
+
+def supervised(
+    command: list[str],
+    start: Start,
+    call: Call,
+    *,
+    on_line: Callable[[bytes], None],
+    on_log: Callable[[str], None],
+    gently: bool = True,
+) -> Exit:
+    """Run a command whose process ends, with all that it started, when its standard input closes.
+
+    Args:
+        gently: whether it passes an interrupt on to the module and waits for it.
+    """
     tail: deque[str] = deque(maxlen=LOG_LINES)
 
     def keep(line: bytes) -> None:
@@ -129,30 +200,47 @@ def run_here(call: Call, *, on_line: Callable[[bytes], None], on_log: Callable[[
         tail.append(text)
         on_log(text)
 
-    module = call.module
-    with _prepared(call.args) as start:
-        own_user = [leash.OWN_USER] if start.user else []
-        child = _started([sys.executable, "-P", "-m", "bot.leash", *own_user, module, *start.args], start)
-        assert child.stdout and child.stderr  # noqa: S101 - for the type checker: both were asked for
-        reader = threading.Thread(target=_each_line, args=(child.stderr, keep), name=f"{module} log", daemon=True)
-        reader.start()
-        ender = threading.Thread(target=_end_family, args=(child, start), name=f"{module} end", daemon=True)
-        ender.start()
-        watch = _watched(child, start, call.limits.memory_bytes)
-        try:
-            _each_line(child.stdout, on_line)
-            code = child.wait()
-        finally:
-            if watch:
-                watch.stop()
-            _stop(child)
-            ender.join()  # or it would end the next child of the same user
-        reader.join(timeout=GRACE_SECONDS)
-    peak, exceeded = (watch.peak_bytes, watch.exceeded) if watch else (None, False)
-    return Exit(code=code, log_tail="\n".join(tail), peak_bytes=peak, too_much_memory=exceeded)
+    child = _started(command, start)
+    assert child.stdout and child.stderr  # noqa: S101 - for the type checker: both were asked for
+    over = threading.Event()
+    reader = threading.Thread(
+        target=_each_line, args=(child.stderr, keep, over), name=f"{call.module} log", daemon=True
+    )
+    reader.start()
+    ender = threading.Thread(target=_end_family, args=(child, start, over), name=f"{call.module} end", daemon=True)
+    ender.start()
+    watch = Watch(
+        child.pid,
+        call.limits,
+        lambda: _end(child),
+        uid=start.user.uid if start.user else None,
+        stop_event=call.stop,
+        folders=[start.home, *map(Path, start.outs)],
+    )
+    try:
+        _each_line(child.stdout, on_line, over)
+        code = child.wait()
+    finally:
+        watch.stop()
+        _stop(child, gently=gently)
+        ender.join()  # or it would end the next child of the same user
+    reader.join(timeout=GRACE_SECONDS)
+    watch.look_at_files()
+    start.keep = watch.reason is None
+    if watch.reason == "processes":
+        tail.append(f"It was ended: it started more than {call.limits.processes:,} processes and threads.")
+    return Exit(
+        code=code,
+        log_tail="\n".join(tail),
+        peak_bytes=watch.peak_bytes,
+        too_much_memory=watch.reason == "memory",
+        too_long=watch.reason == "time",
+        too_much_output=watch.reason == "output",
+        stopped=watch.reason == "stop",
+    )
 
 
-def _started(command: list[str], start: _Start) -> subprocess.Popen[bytes]:
+def _started(command: list[str], start: Start) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             command,
@@ -167,45 +255,68 @@ def _started(command: list[str], start: _Start) -> subprocess.Popen[bytes]:
         raise SandboxUnavailable(f"A process of another user cannot be started: {error.strerror}.") from None
 
 
-def _end_family(child: subprocess.Popen[bytes], start: _Start) -> None:
+def _end_family(child: subprocess.Popen[bytes], start: Start, over: threading.Event) -> None:
     """When the child has ended, end what it started, which could hold its output open for as long as it likes."""
     child.wait()
     _signal_group(child, signal.SIGKILL)
     if start.user is not None:
         with suppress(OutputNotTrusted):  # asked again before anything is taken from it
             privileges.end_all(start.user)
+    over.set()
 
 
-def _watched(child: subprocess.Popen[bytes], start: _Start, limit_bytes: int | None) -> Watch | None:
-    if limit_bytes is None:
-        return None
-    uid = start.user.uid if start.user else None
-    return Watch(child.pid, limit_bytes, lambda: _signal_group(child, signal.SIGKILL), uid=uid)
+def _each_line(stream: IO[bytes], use: Callable[[bytes], None], over: threading.Event) -> None:
+    """Give every line to ``use``; one longer than ``MAX_LINE_BYTES`` is dropped whole.
+
+    Comes back at the stream's end, or some seconds after ``over``, whoever still holds the stream open.
+    """
+    line, dropping = b"", False
+    until: float | None = None
+    ready = select.poll()
+    ready.register(stream, select.POLLIN)
+    while until is None or time.monotonic() < until:
+        if until is None and over.is_set():
+            until = time.monotonic() + GRACE_SECONDS
+        if not ready.poll(200):
+            continue
+        part = os.read(stream.fileno(), MAX_LINE_BYTES)
+        if not part:
+            break
+        *whole, rest = part.split(b"\n")
+        for each in whole:
+            if not dropping and len(line) + len(each) < MAX_LINE_BYTES:
+                use((line + each).rstrip(b"\r"))
+            line, dropping = b"", False
+        line += rest
+        if len(line) >= MAX_LINE_BYTES:
+            line, dropping = b"", True
+    if line and not dropping:
+        use(line.rstrip(b"\r"))
 
 
-def _each_line(stream: IO[bytes], use: Callable[[bytes], None]) -> None:
-    """Give every line to ``use``; one longer than ``MAX_LINE_BYTES`` is dropped whole."""
-    dropping = False
-    while part := stream.readline(MAX_LINE_BYTES):
-        whole = part.endswith(b"\n")
-        if not dropping and (whole or len(part) < MAX_LINE_BYTES):
-            use(part.rstrip(b"\r\n"))
-        dropping = not whole
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End the child's whole group: interrupted first, so that it can remove its staging, then killed."""
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the child, which ends all that it started first; or, where it does not, its group."""
+    with suppress(OSError, ValueError):
+        if child.stdin:
+            child.stdin.close()
     try:
-        if child.poll() is None:
+        child.wait(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _signal_group(child, signal.SIGKILL)
+
+
+def _stop(child: subprocess.Popen[bytes], *, gently: bool) -> None:
+    """End the child and all that it started: interrupted first, so that it can remove its staging, then killed."""
+    try:
+        if gently and child.poll() is None:
             _signal_group(child, signal.SIGINT)
             child.wait(timeout=GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         pass
     finally:
+        _end(child)
         _signal_group(child, signal.SIGKILL)
         child.wait()
-        if child.stdin:
-            child.stdin.close()
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -11,7 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+RungName = Literal["docker", "sibling", "bubblewrap", "landlock", "none"]
+"""The walls that an export can run behind, the strongest first (``bot.sandbox.ladder``)."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Conditions:
     """How exports of one job run."""
 
     executor: Executor | None = None
-    """None: what ``bot.sandbox.ladder.chosen`` gives on this machine."""
+    """None: what PTEBOT_SANDBOX demands, or else a child of this process, behind what its kernel has."""
     limits: Limits = field(default_factory=Limits)
     name: str | None = None
     stop: threading.Event | None = None

@@ -32,6 +32,25 @@ _DENIED = {
     "process_madvise": (440, 440),
     "pidfd_getfd": (438, 438),
     "kcmp": (312, 272),
+    "inotify_add_watch": (254, 27),
+    "fanotify_init": (300, 262),
+    # Memory that no process is seen to hold, and what processes of the same user left in it.
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
+    "msgget": (68, 186),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "mq_open": (240, 180),
+    # By its name, a file that Landlock before ABI 3 does not guard; an open file is cut by ftruncate.
+    "truncate": (76, 45),
     # Namespaces and mounts.
     "unshare": (272, 97),
     "setns": (308, 268),
@@ -65,6 +84,26 @@ _DENIED = {
     "quotactl": (179, 60),
     "acct": (163, 89),
 }
+_OF_NAMED_FILES: dict[str, tuple[int | None, int | None]] = {
+    # Landlock guards what is in files, and nothing that is about them. None: AArch64 never had it.
+    "chmod": (90, None),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "setxattrat": (463, 463),
+    "removexattrat": (466, 466),
+}
+"""Refused where the process shares its user with others' files."""
+_UTIMENSAT, _PRLIMIT = (280, 88), (302, 261)
 _SOCKET, _SOCKETPAIR, _CLONE, _CLONE3 = (41, 198), (53, 199), (56, 220), (435, 435)
 _SECCOMP = (317, 277)
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -77,7 +116,7 @@ _NEW_NAMESPACES = 0x7E020000
 # linux/bpf_common.h
 _LOAD, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 # linux/seccomp.h; offsets into struct seccomp_data
-_NUMBER, _ARCH, _ARGUMENT_0 = 0, 4, 16
+_NUMBER, _ARCH, _ARGUMENT_0, _ARGUMENT_1 = 0, 4, 16, 24
 _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
 _SET_MODE_FILTER = 1
 _TSYNC, _SPEC_ALLOW = 1, 4
@@ -93,8 +132,12 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
 
-def program(machine: str) -> bytes:
-    """The filter's instructions (struct sock_filter, 8 bytes each) for a machine of ``_ARCHITECTURES``."""
+def program(machine: str, *, named_files: bool = True) -> bytes:
+    """The filter's instructions (struct sock_filter, 8 bytes each) for a machine of ``_ARCHITECTURES``.
+
+    Args:
+        named_files: whether modes, owners and times of files may be set by their names.
+    """
     column, audit_arch = _ARCHITECTURES[machine]
     code: list[tuple[int, int, int, int]] = []
 
@@ -114,6 +157,24 @@ def program(machine: str) -> bytes:
     for numbers in _DENIED.values():
         add(_EQUAL, numbers[column], if_false=1)
         refuse(errno.EPERM)
+    if not named_files:
+        for pair in _OF_NAMED_FILES.values():
+            number = pair[column]
+            if number is not None:
+                add(_EQUAL, number, if_false=1)
+                refuse(errno.EPERM)
+        # Without a name (a null pointer, of which the lower half is looked at) it is about an open file.
+        add(_EQUAL, _UTIMENSAT[column], if_false=4)
+        add(_LOAD, _ARGUMENT_1)
+        add(_EQUAL, 0, if_false=1)
+        add(_RETURN, _ALLOW)
+        refuse(errno.EPERM)
+    # The limits of another process of this user, our own parent's for one.
+    add(_EQUAL, _PRLIMIT[column], if_false=4)
+    add(_LOAD, _ARGUMENT_0)
+    add(_EQUAL, 0, if_false=1)
+    add(_RETURN, _ALLOW)
+    refuse(errno.EPERM)
     # Its flags lie in memory, where a filter cannot look; told that there is none, the C library takes clone.
     add(_EQUAL, _CLONE3[column], if_false=1)
     refuse(errno.ENOSYS)
@@ -151,8 +212,8 @@ def close_to_own_user() -> None:
         _libc().prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def apply() -> None:
-    """Put the filter on this process, for good. Implies ``no_new_privileges``.
+def apply(*, named_files: bool = True) -> None:
+    """Put the filter on this process, for good. Implies ``no_new_privileges``; arguments as ``program``.
 
     Raises:
         FilterUnavailable: not Linux, another processor, or a kernel without such filters.
@@ -162,7 +223,7 @@ def apply() -> None:
     if machine not in _ARCHITECTURES or sys.maxsize < 2**32:
         raise FilterUnavailable(f"no filter is written for {machine}")
     libc = _libc()
-    instructions = program(machine)
+    instructions = program(machine, named_files=named_files)
     buffer = ctypes.create_string_buffer(instructions, len(instructions))
     whole = _Program(len(instructions) // 8, ctypes.addressof(buffer))
     number = _SECCOMP[_ARCHITECTURES[machine][0]]

@@ -17,6 +17,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.errors import InvalidSettings
+from bot.sandbox.call import RungName
 from bot.server.setting_values import (
     Accounts,
     Address,
@@ -33,9 +34,6 @@ from bot.server.setting_values import (
     WorkerName,
 )
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS
-
-RungName = Literal["docker", "sibling", "bubblewrap", "landlock", "none"]
-
 
 Scopes = Annotated[
     tuple[str, ...],

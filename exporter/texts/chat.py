@@ -13,6 +13,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
+
 from exporter.guard import shown
 
 _LOG = logging.getLogger(__name__)
@@ -31,8 +33,10 @@ def prompt(tokenizer: Any) -> str | None:
         return None
     # Forked, for a tokenizer need not survive being sent and importing it anew takes seconds.
     context = multiprocessing.get_context("fork")
+    # Asked before: in a sandbox a forked process need not find itself below /proc.
+    most = psutil.Process().memory_info().vms + _MEMORY_BYTES
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_render, args=(tokenizer, sender), daemon=True)
+    child = context.Process(target=_render, args=(tokenizer, sender, most), daemon=True)
     child.start()
     sender.close()
     try:
@@ -54,9 +58,9 @@ def prompt(tokenizer: Any) -> str | None:
     return None
 
 
-def _render(tokenizer: Any, sender: Connection) -> None:
+def _render(tokenizer: Any, sender: Connection, most_bytes: int) -> None:
     try:
-        _limit()
+        _limit(most_bytes)
         text = tokenizer.apply_chat_template(_MESSAGES, tokenize=False, add_generation_prompt=True)
         said = f"prompt {text}"
     except Exception as error:  # a template raises whatever it likes
@@ -64,13 +68,10 @@ def _render(tokenizer: Any, sender: Connection) -> None:
     sender.send_bytes(said.encode(errors="replace"))
 
 
-def _limit() -> None:
+def _limit(most_bytes: int) -> None:
     import resource
 
-    import psutil
-
-    most = psutil.Process().memory_info().vms + _MEMORY_BYTES
-    for what, wanted in ((resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_AS, most)):
+    for what, wanted in ((resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_AS, most_bytes)):
         hard = resource.getrlimit(what)[1]
         # Some systems refuse a limit on memory; the one on time is refused by none.
         with suppress(ValueError, OSError):

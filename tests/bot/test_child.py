@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from bot import child
-from bot.sandbox.call import Exit
+from bot.sandbox.call import Conditions, Exit, Limits, Reads, Writes
 
 
 def run(code: str) -> tuple[list[bytes], Exit]:
@@ -58,8 +59,8 @@ def test_no_secret_reaches_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     lines, _ = run("import os; [print(f'{k}={v}') for k, v in os.environ.items()]")
     found = dict(line.decode().split("=", 1) for line in lines)
     assert "hf_secret" not in found.values()
-    assert set(found) <= {*child.PASSED_ON, *child.FIXED, "HOME", "LC_CTYPE"}
-    assert found["HOME"] != os.environ["HOME"]
+    assert set(found) <= {*child.PASSED_ON, *child.FIXED, "HOME", "TMPDIR", "USER", "LOGNAME", "LC_CTYPE"}
+    assert found["HOME"] != os.environ["HOME"] and found["TMPDIR"] == found["HOME"]
     assert not Path(found["HOME"]).exists(), "the scratch home is removed"
 
 
@@ -94,19 +95,23 @@ def test_a_failing_reader_stops_the_child() -> None:
     assert wait_until_gone(pids[0])
 
 
-def test_an_interrupted_child_may_clean_up(tmp_path: Path) -> None:
-    left = tmp_path / "staging"
+def test_an_interrupted_child_may_clean_up() -> None:
+    cleaned = threading.Event()
     code = (
-        f"import pathlib, time\np = pathlib.Path({str(left)!r})\np.mkdir()\n"
-        "try:\n print('ready')\n time.sleep(600)\nfinally:\n p.rmdir()"
+        "import pathlib, sys, time\np = pathlib.Path('staging')\np.mkdir()\n"
+        "try:\n print('ready')\n time.sleep(600)\nfinally:\n p.rmdir(); print('cleaned', file=sys.stderr)"
     )
 
     def interrupt(line: bytes) -> None:
         raise KeyboardInterrupt
 
+    def listen(line: str) -> None:
+        if line == "cleaned":
+            cleaned.set()
+
     with pytest.raises(KeyboardInterrupt):
-        child.run_module("timeit", ["-n1", "-r1", code], on_line=interrupt)
-    assert not left.exists()
+        child.run_module("timeit", ["-n1", "-r1", code], on_line=interrupt, on_log=listen)
+    assert cleaned.wait(10)
 
 
 def test_a_child_that_ignores_the_interrupt_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,23 +128,134 @@ def test_a_child_that_ignores_the_interrupt_is_killed(monkeypatch: pytest.Monkey
     assert wait_until_gone(pids[0])
 
 
-def test_a_child_does_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+FAMILY = """
+import os, time
+ready, say = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.write(1, b"%d\\n" % os.getpid())
+        os.write(say, b"x")
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+os.read(ready, 1)
+os.write(1, b"%d\\n" % os.getpid())
+time.sleep(600)
+"""
+"""A child, and one that has left its group and has no parent any more."""
+
+
+def test_nothing_outlives_a_killed_parent() -> None:
     """SIGKILL leaves the parent no chance to stop anything: the leash has to."""
-    note = tmp_path / "pid"
-    inner = f"import os, pathlib, time; pathlib.Path({str(note)!r}).write_text(str(os.getpid())); time.sleep(600)"
-    script = f"from bot import child; child.run_module('timeit', ['-n1', '-r1', {inner!r}], on_line=print)"
-    parent = subprocess.Popen([sys.executable, "-c", script])
+    script = (
+        "from bot import child; import sys\n"
+        f"child.run_module('timeit', ['-n1', '-r1', {FAMILY!r}], on_line=lambda line: print(int(line), flush=True))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert parent.stdout
     try:
-        deadline = time.monotonic() + 30
-        while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        pid = int(note.read_text())
-        assert psutil.pid_exists(pid)
+        pids = [int(parent.stdout.readline()) for _ in range(2)]
+        assert all(psutil.pid_exists(pid) for pid in pids)
         parent.send_signal(signal.SIGKILL)
-        assert wait_until_gone(pid)
+        assert all(map(wait_until_gone, pids))
     finally:
         parent.kill()
         parent.wait()
+        parent.stdout.close()
+
+
+def test_what_has_left_the_group_ends_with_the_child() -> None:
+    lines, ended = run(FAMILY.removesuffix("time.sleep(600)\n"))
+    assert ended.code == 0 and len(lines) == 2
+    assert all(wait_until_gone(int(line)) for line in lines)
+
+
+LIMITS = {
+    "too_long": (Limits(seconds=1), "import time; time.sleep(600)"),
+    "too_much_output": (Limits(output_bytes=1 << 20), "open('file', 'wb').write(bytes(2 << 20))"),
+    "holes": (Limits(output_bytes=1 << 20), "open('file', 'wb').truncate((1 << 20) + 1)"),
+    "many": (Limits(output_bytes=1 << 20), "import time; [open(str(n), 'w').close() for n in range(300)]"),
+    "slowly": (
+        Limits(output_bytes=1 << 20),
+        "import time\nfor n in range(600): open(str(n), 'wb').write(bytes(100 << 10)); time.sleep(0.05)",
+    ),
+    "closed": (
+        Limits(output_bytes=1 << 20),
+        "import os\nos.mkdir('d'); os.chdir('d'); fd = os.open('.', os.O_RDONLY)\n"
+        "open('file', 'wb').write(bytes(900 << 10)); open('more', 'wb').write(bytes(900 << 10)); os.fchmod(fd, 0)",
+    ),
+    "deep": (Limits(output_bytes=1 << 30), "import os\nfor n in range(70): os.mkdir('d'); os.chdir('d')"),
+}
+
+
+@pytest.mark.parametrize("which", LIMITS)
+def test_a_limit_ends_the_child_and_says_so(which: str) -> None:
+    limits, code = LIMITS[which]
+    started = time.monotonic()
+    ended = child.run_module(
+        "timeit", ["-n1", "-r1", code], on_line=lambda line: None, conditions=Conditions(limits=limits)
+    )
+    assert (ended.too_long, ended.too_much_output) == (which == "too_long", which != "too_long"), ended
+    assert not ended.stopped and not ended.too_much_memory
+    assert time.monotonic() - started < 15
+
+
+def test_below_its_limits_a_child_is_left_alone() -> None:
+    limits = Limits(output_bytes=1 << 20, seconds=60, processes=64, cpus=0.5, memory_bytes=1 << 30)
+    lines: list[bytes] = []
+    ended = child.run_module(
+        "timeit",
+        ["-n1", "-r1", "import os; open('f', 'wb').write(bytes(900 << 10)); print(len(os.sched_getaffinity(0)))"],
+        on_line=lines.append,
+        conditions=Conditions(limits=limits),
+    )
+    assert lines[0] == b"1"
+    assert ended.code == 0
+    assert not (ended.too_long or ended.too_much_output or ended.stopped or ended.too_much_memory)
+
+
+def test_who_asked_for_it_can_stop_it() -> None:
+    stop = threading.Event()
+    pids: list[int] = []
+
+    def note(line: bytes) -> None:
+        pids.append(int(line))
+        if len(pids) == 2:
+            stop.set()
+
+    ended = child.run_module("timeit", ["-n1", "-r1", FAMILY], on_line=note, conditions=Conditions(stop=stop))
+    assert ended.stopped and ended.code == -signal.SIGKILL
+    assert all(map(wait_until_gone, pids))
+
+
+def test_what_a_stopped_child_wrote_is_not_taken(tmp_path: Path) -> None:
+    stop = threading.Event()
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, time; os.mkdir(sys.argv[1]); open(sys.argv[1] + '/f', 'w').close(); print('made', flush=True);"
+        "time.sleep(600)"
+    )
+    (tmp_path / "there").mkdir()
+    ended = child.run_module(
+        "cProfile",
+        ["-o", "/dev/null", Reads(script), Writes(tmp_path / "there/out")],
+        on_line=lambda line: stop.set(),
+        conditions=Conditions(stop=stop),
+    )
+    assert ended.stopped
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_what_a_child_wrote_is_put_in_its_place(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys; os.mkdir(sys.argv[1]); open(sys.argv[1] + '/f', 'w').write('x')")
+    (tmp_path / "there").mkdir()
+    args = ["-o", "/dev/null", Reads(script), Writes(tmp_path / "there/out")]
+    ended = child.run_module("cProfile", args, on_line=lambda line: None)
+    assert ended.code == 0, ended.log_tail
+    assert (tmp_path / "there/out/f").read_text() == "x"
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["out"]
 
 
 def test_grandchildren_go_too() -> None:
