@@ -1,8 +1,8 @@
 """Parity plots: a cell of a report in, the geometry of a small drawing out; the template writes the SVG. Pure.
 
 Each figure with a bound becomes a row: how much of what the bound allows was used, on a logarithmic axis that ends a
-little right of the bound. Figures that must be at least their bound are shares, so what counts is their distance
-from 1. A figure of zero uses nothing and sits at the axis' left end.
+little right of the bound. Figures that must be at least their bound are shares, and some others are ratios whose best
+is 1: there, what counts is the distance from 1. A figure of zero uses nothing and sits at the axis' left end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from exporter.report import Cell, Figure
 
+BEST_AT_ONE = frozenset({"perplexity_ratio", "kl_over_quantized_eager"})
+"""Ratios of exporter/bounds.py whose best is 1, so that what lies below uses nothing of what the bound allows."""
 DECADES = 6
 """Left of the bound; what is further below sits at the end."""
 BEYOND = 1.0
@@ -57,6 +59,8 @@ def used(figure: Figure) -> float | None:
     value, bound = figure.value, figure.bound
     if figure.relation == ">=":
         value, bound = 1 - value, 1 - bound
+    elif figure.name in BEST_AT_ONE:
+        value, bound = value - 1, bound - 1
     if bound <= 0:
         return 0.0 if figure.passed else math.inf
     return max(value, 0.0) / bound

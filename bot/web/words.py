@@ -54,8 +54,8 @@ OPERATIONS = {
 
 
 def asker(one: Asker) -> str:
-    """``a comment of acme``."""
-    return f"{TRIGGERS.get(one.trigger, one.trigger)}{f' of {one.name}' if one.name else ''}"
+    """``a comment · acme``."""
+    return f"{TRIGGERS.get(one.trigger, one.trigger)}{f' · {one.name}' if one.name else ''}"
 
 
 def options(asked: Asked) -> list[tuple[str, str]]:

@@ -20,6 +20,8 @@
 
   const percent = (fraction) => (typeof fraction === "number" ? `${Math.round(Math.min(Math.max(fraction, 0), 1) * 100)} %` : "");
 
+  const atEnd = (box) => box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+
   function progress(box, data) {
     const bar = box.querySelector("progress");
     const stage = box.querySelector("[data-stage]");
@@ -31,7 +33,7 @@
 
   function line(data) {
     if (!log) return;
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    const follow = atEnd(log);
     const nothing = log.querySelector(".nothing");
     if (nothing) nothing.remove();
     const row = document.createElement("div");
@@ -42,7 +44,7 @@
     row.append(at, ` ${data.message}`);
     log.append(row);
     while (log.childElementCount > MOST_LINES) log.firstElementChild.remove();
-    if (atEnd) log.scrollTop = log.scrollHeight;
+    if (follow) log.scrollTop = log.scrollHeight;
   }
 
   function replace(section, fresh) {
@@ -51,11 +53,11 @@
     const held = active && section.contains(active) ? active : null;
     const key = held && (held.id ? `#${CSS.escape(held.id)}` : held.getAttribute("href") ? `a[href="${CSS.escape(held.getAttribute("href"))}"]` : "");
     const open = new Set([...section.querySelectorAll("details[open][id]")].map((one) => one.id));
-    const scrolled = [...section.querySelectorAll(".scroll")].map((one) => one.scrollTop);
+    const scrolled = [...section.querySelectorAll(".scroll")].map((one) => (atEnd(one) ? Infinity : one.scrollTop));
     section.className = fresh.className;
     section.replaceChildren(...[...fresh.childNodes].map((node) => document.importNode(node, true)));
     for (const one of section.querySelectorAll("details[id]")) one.open = one.open || open.has(one.id);
-    [...section.querySelectorAll(".scroll")].forEach((one, place) => { one.scrollTop = scrolled[place] || 0; });
+    [...section.querySelectorAll(".scroll")].forEach((one, place) => { one.scrollTop = Math.min(scrolled[place] || 0, one.scrollHeight); });
     if (key) {
       const found = section.querySelector(key);
       if (found) found.focus({ preventScroll: true });
@@ -126,5 +128,5 @@
   stream.addEventListener("error", () => {
     if (stream.readyState === EventSource.CLOSED && poll === null && main.dataset.events) poll = setInterval(plan, FALLBACK);
   });
-  if (log) log.scrollTop = log.scrollHeight;
+  for (const box of document.querySelectorAll("#log, .scroll")) box.scrollTop = box.scrollHeight;
 })();
