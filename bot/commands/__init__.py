@@ -12,6 +12,9 @@ COMMANDS = {
     "rebuild": "bot.commands.rebuild:command",
     "localhub": "bot.localhub.cli:localhub_command",
     "demo": "bot.commands.demo:command",
+    "serve": "bot.commands.serve:command",
+    "worker": "bot.commands.worker:command",
+    "jobs": "bot.commands.jobs:command",
     "hook": "bot.commands.hook:command",
     "doctor": "bot.commands.doctor:command",
 }

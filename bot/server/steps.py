@@ -7,6 +7,7 @@ is looked for, and made again where it is missing.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
@@ -23,7 +24,7 @@ from bot.errors import JobNotFound, SourceMoved, Stopped
 from bot.export_process import Progress
 from bot.publish.target import HubTarget
 from bot.sandbox.call import Conditions, Executor, Limits
-from bot.server import planning
+from bot.server import logs, planning, tracing
 from bot.server.actions import Actions
 from bot.server.leases import Lease, Leases
 from bot.server.planning import End, Plan
@@ -38,6 +39,7 @@ from exporter.errors import PtebotError
 from exporter.report import Report
 from exporter.spec import ExportSpec
 
+log = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0
 """Between two looks whether a running job is still wanted."""
 
@@ -48,6 +50,8 @@ class Observer(Protocol):
     def observe_stage(self, stage: str, backend: str | None, seconds: float) -> None: ...
 
     def published(self, operation: str) -> None: ...
+
+    def ended(self, state: str, failure: str | None = None) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +81,10 @@ class Steps:
     ) -> None:
         """``token_of`` gives the token of the person who asked for a job, by its id; None for the bot's own."""
         self.settings, self.store, self._actions = settings, store, actions
-        self._worker, self._executor, self._observer = worker, executor, observer
+        self._worker, self._executor, self.observer = worker, executor, observer
         self._leases = leases
+        self.publishing = 0
+        """Steps that write to the Hub now."""
         self._token_of = token_of
 
     @contextmanager
@@ -102,14 +108,17 @@ class Steps:
         )
         watcher.start()
         began = time.monotonic()
+        name = f"{stage} {backend}" if backend else stage
         try:
-            yield Run(job=record, telling=telling, stop=stop)
+            with logs.about(job_id=job_id, repo=record.asked.repo_id), tracing.span(name, job_id=job_id):
+                log.info("%s begins, attempt %s", name, attempt)
+                yield Run(job=record, telling=telling, stop=stop)
         finally:
             over.set()
             watcher.join()
             telling.close()
-            if self._observer is not None:
-                self._observer.observe_stage(stage, backend, time.monotonic() - began)
+            if self.observer is not None:
+                self.observer.observe_stage(stage, backend, time.monotonic() - began)
 
     def _watch(self, job_id: str, attempt: int, stop: threading.Event, over: threading.Event) -> None:
         while not over.wait(WATCH_SECONDS):
@@ -230,6 +239,7 @@ class Steps:
         self, run: Run, plan: Plan, spec: ExportSpec, report: Report, files: Path, state: status.StepStatus
     ) -> End:
         target = self._target(run.job, plan.repo_id)
+        self.publishing += 1
         try:
             done = target.publish(report, files, command=command_line(spec), dry_run=False, progress=run.telling.show)
         except SourceMoved:
@@ -238,8 +248,10 @@ class Steps:
             if head.revision == plan.sha:
                 raise
             return self._superseded(run.job, head.revision)
-        if self._observer is not None:
-            self._observer.published(done.operation)
+        finally:
+            self.publishing -= 1
+        if self.observer is not None:
+            self.observer.published(done.operation)
         return replace(planning.ended(done), state="partial" if state == "partial" else "passed")
 
     def _clean(self, record: JobRecord, plan: Plan, space: workspace.Workspace) -> None:

@@ -65,6 +65,7 @@ class Engine:
         self._store = steps.store
         self._reply = reply
         self._closing = threading.Event()
+        self.launched = False
         self._mender = threading.Thread(target=self._mend, name="mend", daemon=True)
 
     def start(self) -> None:
@@ -92,6 +93,7 @@ class Engine:
             raise DatabaseUnavailable(f"The job engine cannot use the database: {type(error).__name__}.") from None
         self._queue.mend()
         self._mender.start()
+        self.launched = True
 
     def stop(self) -> None:
         """Begin nothing more. Steps that run are left to the caller's patience: the process is ended under them, and
@@ -191,7 +193,8 @@ class Engine:
         told = {name: value for name, value in fields.items() if value is not None}
         if told:
             self._store.update(job_id, only_if=LIVE, **told)
-        self._store.end(job_id, end.state, reason=end.reason, failure=failure)
+        if self._store.end(job_id, end.state, reason=end.reason, failure=failure) and self._steps.observer is not None:
+            self._steps.observer.ended(end.state, failure.name if failure else None)
 
     def _tell(self, job_id: str) -> None:
         record = self._store.job(job_id)
