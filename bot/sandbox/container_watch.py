@@ -33,8 +33,7 @@ Reason = Literal["stop", "time", "output"]
 def started_at(container: Any) -> float:
     """Seconds since the epoch at which it started."""
     container.reload()
-    text = container.attrs["State"]["StartedAt"]
-    return datetime.fromisoformat(text[:19] + "+00:00").timestamp()
+    return datetime.fromisoformat(container.attrs["State"]["StartedAt"]).timestamp()
 
 
 class Guard:
@@ -47,7 +46,7 @@ class Guard:
         left = None if call.limits.seconds is None else call.limits.seconds - (time.time() - began)
         self._until = None if left is None else time.monotonic() + left
         self._hidden, self._looked = 0, 0.0
-        self._over = threading.Event()
+        self._over, self._wanted = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="container guard", daemon=True)
 
     def __enter__(self) -> Guard:
@@ -58,10 +57,15 @@ class Guard:
         self._over.set()
         self._thread.join()
 
+    def end(self) -> None:
+        """End the container now."""
+        self._wanted.set()
+        self._thread.join(timeout=GRACE_SECONDS)
+
     def _run(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
             self.reason = self._passed()
-            if self.reason or self.disk_full:
+            if self.reason or self.disk_full or self._wanted.is_set():
                 self._kill()
                 return
 

@@ -195,8 +195,12 @@ class ContainerExecutor(ABC):
             Guard(for_guard, run.container.id, run.folder, call, began) as guard,
             Lines(for_log, run.container.id, tail, on_log),
         ):
-            for line in Lines.of(self._output(run.container)):
-                on_line(line)
+            try:
+                for line in Lines.of(self._output(run.container)):
+                    on_line(line)
+            except BaseException:
+                guard.end()  # or its log would be waited for
+                raise
             with engine_told():
                 state = _ended(run.container)
         if guard.disk_full:

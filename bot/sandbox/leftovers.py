@@ -62,8 +62,7 @@ def sweep_leftovers(
 
 
 def _age(container: Any) -> float:
-    text = container.attrs["Created"]
-    return time.time() - datetime.fromisoformat(text[:19] + "+00:00").timestamp()
+    return time.time() - datetime.fromisoformat(container.attrs["Created"]).timestamp()
 
 
 def _allowed(container: Any) -> float:
