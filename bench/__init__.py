@@ -1,0 +1,1 @@
+"""Measurements of ptebot, each a script of its own."""

@@ -1,0 +1,119 @@
+"""How much the bot takes at once: webhooks in flight, jobs asked for. No process is killed here.
+
+In: a fresh database. Out: figures, times in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from bench.chaos.hub import OWNER
+from bench.chaos.processes import Process
+from bench.chaos.scenario import free_port
+from bot.localhub.testing import running_hub
+from bot.server.records import Asked, Asker
+from bot.server.settings import Settings
+from bot.server.store import Store, open_engine
+from bot.workflow.queue import Queue
+
+IN_FLIGHT, REQUESTS = 100, 3000
+JOBS = 500
+
+
+@contextmanager
+def serving(database: str, folder: Path, secret: str, port: int) -> Iterator[None]:
+    """A server process that works, with a Hub that knows no model."""
+    with running_hub(folder / "hub") as hub:
+        settings = {
+            "endpoint": hub.endpoint,
+            "token": hub.create_user("ptebot-user"),
+            "webhook_secret": secret,
+            "watch": [OWNER],
+            "database": database,
+            "sweep_interval": 0,
+        }
+        process = Process("one", folder, settings, folder, port)
+        process.start()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def webhooks(database: str, folder: Path) -> dict[str, Any]:
+    """A real server process with its engine, on real connections; each webhook is another push."""
+    secret, port = secrets.token_hex(32), free_port()
+    with serving(database, folder, secret, port):
+        times, statuses, seconds = asyncio.run(_send(f"http://127.0.0.1:{port}/webhooks/hub", secret))
+    ordered = sorted(times)
+    return {
+        "in flight": IN_FLIGHT,
+        "requests": len(ordered),
+        "answers": ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items())),
+        "a second": round(len(ordered) / seconds),
+        "p50 ms": round(statistics.median(ordered), 1),
+        "p99 ms": round(ordered[int(len(ordered) * 0.99)], 1),
+        "most ms": round(ordered[-1], 1),
+    }
+
+
+async def _send(url: str, secret: str) -> tuple[list[float], dict[int, int], float]:
+    times: list[float] = []
+    statuses: dict[int, int] = {}
+    waiting = iter(range(REQUESTS))
+    limits = httpx2.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
+    async with httpx2.AsyncClient(limits=limits, timeout=60, headers={"X-Webhook-Secret": secret}) as client:
+
+        async def sender() -> None:
+            for number in waiting:
+                began = time.perf_counter()
+                reply = await client.post(url, content=_body(number), headers={"Content-Type": "application/json"})
+                times.append((time.perf_counter() - began) * 1000)
+                statuses[reply.status_code] = statuses.get(reply.status_code, 0) + 1
+
+        began = time.perf_counter()
+        await asyncio.gather(*(sender() for _ in range(IN_FLIGHT)))
+        return times, statuses, time.perf_counter() - began
+
+
+def _body(number: int) -> bytes:
+    sha = f"{number + 1:040x}"
+    repo = {
+        "type": "model",
+        "name": f"{OWNER}/model-{number}",
+        "id": f"{number:024x}",
+        "private": False,
+        "headSha": sha,
+    }
+    body = {
+        "event": {"action": "update", "scope": "repo.content"},
+        "repo": {**repo, "private": False, "owner": {"id": "0" * 24}},
+        "updatedRefs": [{"ref": "refs/heads/main", "oldSha": "0" * 40, "newSha": sha}],
+        "webhook": {"id": "0" * 24, "version": 3},
+    }
+    return json.dumps(body).encode()
+
+
+def enqueue(database: str, folder: Path) -> dict[str, Any]:
+    """Jobs asked for one after the other by one process: our row, and the engine's."""
+    with serving(database, folder, secrets.token_hex(32), 0):
+        pass  # the engine has made its tables
+    store = Store(open_engine(database))
+    queue = Queue(Settings(data=folder, database=database), store)
+    began = time.perf_counter()
+    for number in range(JOBS):
+        queue.submit(Asked(repo_id=f"{OWNER}/model-{number}", sha=f"{number:040x}"), Asker(trigger="cli"))
+    seconds = time.perf_counter() - began
+    queue.close()
+    store.close()
+    return {"jobs": JOBS, "a second": round(JOBS / seconds, 1), "ms each": round(seconds / JOBS * 1000, 2)}
