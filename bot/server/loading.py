@@ -43,16 +43,18 @@ class Given:
     value: Any
     where: str
     """``PTEBOT_WATCH``, or ``settings.toml line 3: watch``."""
+    in_file: bool = False
 
 
-def load(cls: type[S], config: Path | None, env: Mapping[str, str]) -> S:
-    """See ``bot.server.settings.load``."""
+def load(cls: type[S], config: Path | None, env: Mapping[str, str]) -> tuple[S, Path | None]:
+    """See ``bot.server.settings.load``; also the file, where a secret stands in it."""
     problems: list[str] = []
     if config is None and env.get("PTEBOT_CONFIG"):
         config = Path(env["PTEBOT_CONFIG"])
     given = _from_file(cls, config, problems) if config is not None else {}
     given |= _from_environment(cls, env, problems)
     fields = cls.model_fields
+    in_file = any(secret(name, fields[name]) and one.in_file for name, one in given.items())
     try:
         made = cls(**{aliases(name, fields[name])[-1]: one.value for name, one in given.items()})
     except ValidationError as error:
@@ -63,7 +65,7 @@ def load(cls: type[S], config: Path | None, env: Mapping[str, str]) -> S:
             problems.append(f"{place}{_shown(name, fields, given)}: {_said(item['msg'])}")
     if problems:
         raise InvalidSettings("\n  ".join(["Settings are not valid:", *problems]))
-    return made
+    return made, config if in_file else None
 
 
 def variable(name: str, field: FieldInfo) -> str:
@@ -137,7 +139,7 @@ def _from_file(cls: type[BaseSettings], path: Path, problems: list[str]) -> dict
         if key not in keys:
             problems.append(f"{where}: there is no such setting{_nearest(key, list(keys))}")
         else:
-            given[keys[key]] = Given(value=_plain(value), where=where)
+            given[keys[key]] = Given(value=_plain(value), where=where, in_file=True)
     return given
 
 

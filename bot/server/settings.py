@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.errors import InvalidSettings
@@ -142,6 +142,13 @@ class Settings(BaseSettings):
     least_disk: Bytes = Field(2 << 30, ge=0)
     """Bytes that have to be free in the data directory; with less, /readyz says no."""
 
+    _secrets_file: Path | None = PrivateAttr(None)
+
+    @property
+    def secrets_file(self) -> Path | None:
+        """The TOML file, where a secret stands in it."""
+        return self._secrets_file
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -174,7 +181,9 @@ def load(config: Path | None = None, env: Mapping[str, str] | None = None) -> Se
     """
     from bot.server import loading
 
-    return loading.load(Settings, config, os.environ if env is None else env)
+    made, secrets_file = loading.load(Settings, config, os.environ if env is None else env)
+    made._secrets_file = secrets_file
+    return made
 
 
 def require_serving(settings: Settings) -> None:
@@ -184,3 +193,8 @@ def require_serving(settings: Settings) -> None:
             "PTEBOT_WEBHOOK_SECRET is not set: without it, everybody could start exports.",
             remedy="Make one with `openssl rand -hex 32`, and give the same to `ptebot hook install`.",
         )
+
+
+def database_url(settings: Settings) -> str:
+    """The database that is named, or the file in the data directory."""
+    return settings.database or f"sqlite:///{settings.data.absolute() / 'ptebot.sqlite'}"
