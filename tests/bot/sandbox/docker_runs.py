@@ -9,11 +9,13 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bot.sandbox.call import Argument, Call, Exit, Limits, Reads
 from bot.sandbox.containers import FOLDER_LABEL, LABEL, PREFIX
-from tests.engine import DockerEngine
+
+if TYPE_CHECKING:  # in a container there is nothing of it
+    from tests.engine import DockerEngine
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "hf_parentsOwnSecret"
