@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
@@ -149,7 +150,10 @@ class Retention:
                 free = connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0
                 if free == 0 or connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() != 2:
                     break
-                connection.exec_driver_sql(f"PRAGMA incremental_vacuum({BATCH_PAGES})").fetchall()
+                # One page a step (https://www.sqlite.org/pragma.html#pragma_incremental_vacuum), each a row without
+                # columns, which SQLAlchemy does not step through.
+                driver: Any = connection.connection.driver_connection
+                driver.execute(f"PRAGMA incremental_vacuum({BATCH_PAGES})").fetchall()
         return max(0, before - self._file_bytes())
 
     def _file_bytes(self) -> int:
