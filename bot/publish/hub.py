@@ -6,7 +6,7 @@ the pull request at once, so that nothing is ever half published.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
@@ -29,8 +29,6 @@ from bot.publish.places import OnTheHub
 from bot.publish.state import Branch, Pull, State
 from exporter.report import Report
 
-GITIGNORE = ".gitignore"
-
 Operation = CommitOperationAdd | CommitOperationDelete
 
 
@@ -44,11 +42,13 @@ def publish(
     command: str,
     dry_run: bool = False,
     progress: OnProgress = lambda _: None,
+    may_write: Callable[[], None] = lambda: None,
 ) -> Published:
     """Offer an export to the Hub repository that its model came from; as ``bot.publish.loop.publish``.
 
     Args:
         token: with ``dry_run``, one is needed for hidden repositories only.
+        may_write: called right before everything that others see; what it raises ends the publishing.
 
     Raises:
         NotAuthorized, RepoNotFound, HubUnreachable, HubRefused: as the Hub answers.
@@ -56,7 +56,7 @@ def publish(
     """
     if token is None and not dry_run and report.good_cells:
         raise NotAuthorized("A pull request cannot be opened without a token.")
-    host = HubHost(connect(endpoint, token), repo_id)
+    host = HubHost(connect(endpoint, token), repo_id, may_write)
     return loop.publish(host, report, out_dir, command=command, dry_run=dry_run, progress=progress)
 
 
@@ -66,8 +66,8 @@ class HubHost:
     name = "the Hub"
     unanswered = HubUnreachable
 
-    def __init__(self, api: HfApi, repo_id: str) -> None:
-        self._api = api
+    def __init__(self, api: HfApi, repo_id: str, may_write: Callable[[], None] = lambda: None) -> None:
+        self._api, self._may_write = api, may_write
         self.repo_id = repo_id
         self._seen: dict[str, Branch] = {}
 
@@ -112,12 +112,14 @@ class HubHost:
         self._commit(offer, now, branch, main.card, revision=pull.ref)
 
     def describe(self, now: State, pull: Pull, title: str, text: str) -> None:
+        self._may_write()
         with asking(f"describing pull request {pull.num}", self._api):
             if pull.title != title:
                 self._api.rename_discussion(now.repo_id, pull.num, title)
             self._api.edit_discussion_comment(now.repo_id, pull.num, pull.comment_id, text)
 
     def close(self, now: State, pull: Pull, comment: str) -> None:
+        self._may_write()
         try:
             with asking(f"closing pull request {pull.num}", self._api):
                 self._api.change_discussion_status(now.repo_id, pull.num, "closed", comment=comment)
@@ -140,8 +142,9 @@ class HubHost:
         """One commit on top of ``branch`` with everything in it that differs from what should be there."""
         operations = [_operation(change) for change in offer.changes(branch, card)]
         with asking(f"committing to {now.repo_id}", self._api):
-            if GITIGNORE in now.source:
-                self._refuse_if_ignored(now.repo_id, operations, revision, create_pr)
+            # Uploads take minutes and nobody sees them; the commit after them is one short request.
+            self._upload(now.repo_id, operations, revision, create_pr)
+            self._may_write()
             try:
                 return self._api.create_commit(
                     now.repo_id,
@@ -158,8 +161,9 @@ class HubHost:
                 said = " ".join(scrub(str(error), str(self._api.token)).split())
                 raise CardInvalid(f"The Hub does not take the card: {said[:400]}") from None
 
-    def _refuse_if_ignored(self, repo_id: str, operations: list[Operation], revision: str, create_pr: bool) -> None:
-        """The Hub silently leaves out of a commit what the repository's .gitignore names."""
+    def _upload(self, repo_id: str, operations: list[Operation], revision: str, create_pr: bool) -> None:
+        """The large files; raises PublishFailed for what the repository's .gitignore names: the Hub would silently
+        leave it out of the commit."""
         additions = [one for one in operations if isinstance(one, CommitOperationAdd)]
         self._api.preupload_lfs_files(repo_id, additions, revision=revision, create_pr=create_pr)
         ignored = [one.path_in_repo for one in additions if one._should_ignore]

@@ -70,6 +70,8 @@ class HubTarget:
     read_token: str | None = field(default=None, repr=False)
     """For looking before the export, where ``token`` is a callable; without one, hidden repositories and our own
     pull requests are seen when it comes to publishing only."""
+    may_write: Callable[[], None] = field(default=lambda: None, repr=False)
+    """As ``bot.publish.hub.publish``."""
 
     @property
     def place(self) -> str:
@@ -101,6 +103,7 @@ class HubTarget:
             command=command,
             dry_run=dry_run,
             progress=progress,
+            may_write=self.may_write,
         )
 
 
