@@ -100,7 +100,7 @@ def _routes(hub: Hub) -> list[BaseRoute]:
         api("POST", "/oauth/authorize", oauth.decide),
         api("POST", "/oauth/token", oauth.token),
         api("GET", "/oauth/userinfo", oauth.userinfo),
-        api("POST", "/api/localhub/oauth-apps", oauth.create_app),
+        api("POST", "/oauth/register", oauth.register),
         api("POST", "/api/localhub/users", models.create_user),
         api("POST", "/api/validate-yaml", models.validate_yaml),
         api("POST", "/api/repos/create", models.create),

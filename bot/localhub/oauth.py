@@ -23,7 +23,7 @@ from bot.localhub import oauth_apps, oidc
 from bot.localhub.accounts import Caller, TokenRole, User
 from bot.localhub.context import Call, Hub, reply, text_field
 from bot.localhub.database import new_id, now
-from bot.localhub.errors import HubError, bad_request, forbidden
+from bot.localhub.errors import HubError, bad_request
 from bot.localhub.oauth_apps import App, Grant
 from bot.localhub.scopes import CHANGES
 
@@ -33,18 +33,31 @@ CONSENT_SECONDS = 600
 _CODES_KEPT = 1000
 
 
-def create_app(call: Call) -> Response:
-    """POST /api/localhub/oauth-apps {name, redirectUris, scopes?, public?}: this server's own, for administrators."""
-    if not call.signed_in(writing=True).is_admin:
-        raise forbidden("Administrators only")
+def register(call: Call) -> Response:
+    """POST /oauth/register (RFC 7591): a new application, by somebody with an account."""
+    call.signed_in()
     body = call.json()
-    uris, scopes = body.get("redirectUris", []), body.get("scopes", [])
-    if not all(isinstance(value, list) and all(isinstance(one, str) for one in value) for value in (uris, scopes)):
-        raise bad_request("redirectUris and scopes must be lists of text")
+    uris, method = body.get("redirect_uris"), body.get("token_endpoint_auth_method", "client_secret_basic")
+    if not isinstance(uris, list) or not uris or not all(isinstance(one, str) for one in uris):
+        raise bad_request("redirect_uris must be a list of addresses")
     app, secret = oauth_apps.register(
-        call.hub.database, text_field(body, "name", 1, 96), uris, scopes, public=body.get("public", False) is True
+        call.hub.database,
+        text_field(body, "client_name", 1, 96),
+        uris,
+        text_field(body, "scope", 0, 1000).split() if "scope" in body else [],
+        public=method == "none",
     )
-    return reply({"clientId": app.client_id, "clientSecret": secret})
+    answer: dict[str, Any] = {
+        "client_id": app.client_id,
+        "client_id_issued_at": int(time.time()),
+        "client_secret_expires_at": 0,
+        "redirect_uris": list(app.redirect_uris),
+        "client_name": app.name,
+        "scope": " ".join(app.scopes),
+        "grant_types": ["authorization_code"],
+        "token_endpoint_auth_method": method,
+    }
+    return reply(answer | ({"client_secret": secret} if secret else {}), 201)
 
 
 def metadata(call: Call) -> Response:
@@ -55,6 +68,7 @@ def metadata(call: Call) -> Response:
         "authorization_endpoint": f"{base}/oauth/authorize",
         "token_endpoint": f"{base}/oauth/token",
         "userinfo_endpoint": f"{base}/oauth/userinfo",
+        "registration_endpoint": f"{base}/oauth/register",
         "jwks_uri": f"{base}/oauth/jwks",
         "response_types_supported": ["code"],
         "grant_types_supported": ["authorization_code", oidc.GRANT],
@@ -225,16 +239,16 @@ def userinfo(call: Call) -> Response:
     if asking is None or asking.scopes is None:
         raise HubError(401, "This needs an OAuth token")
     user = asking.user
-    answer: dict[str, Any] = {"sub": user.id}
+    answer: dict[str, Any] = {"sub": user.id, "isPro": False, "orgs": []}
     if "profile" in asking.scopes:
         picture = f"{call.endpoint}/static/avatar.svg"
         answer |= {
             "name": user.fullname, "preferred_username": user.name, "profile": f"{call.endpoint}/{user.name}",
-            "picture": picture, "isPro": False,
+            "picture": picture,
             "orgs": [
                 {
                     "sub": org.id, "name": org.fullname, "preferred_username": org.name, "picture": picture,
-                    "isEnterprise": False, "roleInOrg": role,
+                    "roleInOrg": role,
                 }
                 for org, role in call.hub.accounts.memberships(user)
             ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,18 +17,12 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from bot.localhub import oauth
-from bot.localhub.testing import RunningHub, running_hub
+from bot.localhub.testing import RunningHub
 
 BACK = "http://127.0.0.1:9/back"
 VERIFIER = "v" * 50
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
 _NUMBERS = count(1)
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[RunningHub]:
-    with running_hub() as running:
-        yield running
 
 
 class Flow:
@@ -157,19 +151,18 @@ def test_declining(flow: Flow) -> None:
 
 
 def test_an_application_without_a_secret_needs_pkce(hub: RunningHub, flow: Flow) -> None:
-    body = {"name": "cli", "redirectUris": [BACK], "public": True}
-    headers = {"Authorization": f"Bearer {hub.token}"}
-    made = httpx2.post(f"{hub.endpoint}/api/localhub/oauth-apps", json=body, headers=headers).json()
-    assert made["clientSecret"] is None
-    flow.client_id = made["clientId"]
+    body = {"client_name": "cli", "redirect_uris": [BACK], "token_endpoint_auth_method": "none"}
+    url = f"{hub.endpoint}/oauth/register"
+    made = httpx2.post(url, json=body, headers={"Authorization": f"Bearer {flow.login[1]}"}).json()
+    assert "client_secret" not in made
+    flow.client_id = made["client_id"]
     sent = flow.ask(code_challenge="")
     assert "error=invalid_request" in sent.headers["location"]
     code = flow.consent()["code"]
     form = {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK, "client_id": flow.client_id}
     url = f"{hub.endpoint}/oauth/token"
     assert "access_token" in httpx2.post(url, data={**form, "code_verifier": VERIFIER}).json()
-    stranger = {"Authorization": f"Bearer {flow.login[1]}"}
-    assert httpx2.post(f"{hub.endpoint}/api/localhub/oauth-apps", json=body, headers=stranger).status_code == 403
+    assert httpx2.post(f"{hub.endpoint}/oauth/register", json=body).status_code == 401
 
 
 def test_a_token_ends_and_cannot_be_forged(flow: Flow) -> None:
