@@ -19,7 +19,7 @@ import httpx2
 
 from bench.chaos.hub import OWNER
 from bench.chaos.processes import Process
-from bench.chaos.scenario import free_port
+from bench.chaos.scenario import free_port, server_settings
 from bot.localhub.testing import running_hub
 from bot.server.records import Asked, Asker
 from bot.server.settings import Settings
@@ -34,14 +34,7 @@ JOBS = 500
 def serving(database: str, folder: Path, secret: str, port: int) -> Iterator[None]:
     """A server process that works, with a Hub that knows no model."""
     with running_hub(folder / "hub") as hub:
-        settings = {
-            "endpoint": hub.endpoint,
-            "token": hub.create_user("ptebot-user"),
-            "webhook_secret": secret,
-            "watch": [OWNER],
-            "database": database,
-            "sweep_interval": 0,
-        }
+        settings = server_settings(hub.endpoint, hub.create_user("ptebot-user"), secret, database)
         process = Process("one", folder, settings, folder, port)
         process.start()
         try:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench.chaos.executor import ROOT
 
@@ -20,9 +18,11 @@ class Process:
 
     name: str
     folder: Path
-    settings: dict[str, Any]
+    settings: dict[str, str]
+    """Environment variables."""
     journal: Path
     port: int = 0
+    """Of the web server; 0: a worker without one."""
     starts: int = 0
     frozen: bool = False
     _running: subprocess.Popen[bytes] | None = field(default=None, repr=False)
@@ -37,19 +37,17 @@ class Process:
 
     def start(self) -> None:
         """Start and wait until it works; raises RuntimeError with the end of its log when it does not."""
-        settings = {**self.settings, "worker": self.name, "data": str(self.folder / f"data-{self.name}")}
-        path = self.folder / f"{self.name}.json"
-        path.write_text(json.dumps(settings))
-        path.chmod(0o600)
-        command = [sys.executable, "-m", "bench.chaos.server", str(path), str(self.journal), str(self.port)]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        command = [sys.executable, "-m", "bench.chaos.server", str(self.journal)]
+        command += ["serve", "--port", str(self.port)] if self.port else ["worker"]
+        own = {"PTEBOT_WORKER": self.name, "PTEBOT_DATA": str(self.folder / f"data-{self.name}")}
+        env = {**os.environ, **self.settings, **own, "PTEBOT_LOG_FORMAT": "text", "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
             self._running = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=env
             )
         self.starts += 1
         assert self._running.stdout  # noqa: S101 - it was asked for
-        if self._running.stdout.readline() != b"ready\n":
+        if not self._running.stdout.readline():  # it says where it listens, or what it is called
             raise RuntimeError(f"{self.name} does not start:\n{self.log.read_text(errors='replace')[-3000:]}")
 
     def kill(self) -> None:

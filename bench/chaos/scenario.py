@@ -111,16 +111,11 @@ class Scenario:
     def _process(self, name: str, secret: str, port: int) -> Process:
         figures, organisation = self.figures, self.organisation
         settings = {
-            "endpoint": organisation.hub.endpoint,
-            "token": organisation.bot_token,
-            "webhook_secret": secret,
-            "watch": [OWNER],
-            "database": self.database,
-            "concurrency": figures.concurrency,
-            "heartbeat": figures.heartbeat,
-            "backends": list(figures.backends),
-            "precisions": ["fp32"],
-            "sweep_interval": 0,
+            **server_settings(organisation.hub.endpoint, organisation.bot_token, secret, self.database),
+            "PTEBOT_CONCURRENCY": str(figures.concurrency),
+            "PTEBOT_HEARTBEAT": str(figures.heartbeat),
+            "PTEBOT_BACKENDS": ",".join(figures.backends),
+            "PTEBOT_PRECISIONS": "fp32",
         }
         return Process(name, self.folder, settings, self.journal, port if name == "one" else 0)
 
@@ -229,6 +224,18 @@ class Scenario:
             return
         victim.kill()
         self.course.died += 1
+
+
+def server_settings(endpoint: str, token: str, secret: str, database: str) -> dict[str, str]:
+    """What every server of the bench is told, as environment variables."""
+    return {
+        "HF_ENDPOINT": endpoint,
+        "HF_TOKEN": token,
+        "PTEBOT_WEBHOOK_SECRET": secret,
+        "PTEBOT_WATCH": OWNER,
+        "PTEBOT_DATABASE": database,
+        "PTEBOT_SWEEP_INTERVAL": "0",  # what is lost has to be lost
+    }
 
 
 def free_port() -> int:
