@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +88,7 @@ class Live:
         self._store, self._interval, self._limit = store, interval, limit
         self._channels: dict[str, _Channel] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = False
 
     @property
@@ -102,6 +104,7 @@ class Live:
         channel.watchers.add(watcher)
         if name != OVERVIEW:
             channel.state = None  # a newcomer has to be told as well
+        self._loop = asyncio.get_running_loop()
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_for_all(), name="live pages")
         return watcher
@@ -113,8 +116,15 @@ class Live:
             if not channel.watchers:
                 del self._channels[name]
 
+    def stop_soon(self) -> None:
+        """Let everybody go, for the server's end: from any thread, and from a signal's handler."""
+        self._stopped = True
+        with suppress(RuntimeError):  # a loop that is closed has nobody
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self.stop)
+
     def stop(self) -> None:
-        """Let everybody go, for the server's end; called in the event loop."""
+        """As ``stop_soon``, in the event loop."""
         self._stopped = True
         for channel in self._channels.values():
             for watcher in channel.watchers:
