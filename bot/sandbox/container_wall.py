@@ -24,6 +24,8 @@ SCRATCH, INPUTS, OUTPUTS = "/scratch", "/in", "/out"
 SCRATCH_BYTES = 2 << 30
 """Of HOME and TMPDIR, which lie in memory; less where less output is allowed."""
 TMP_BYTES = 64 << 20
+SCRATCH_ENTRIES = 20_000
+"""An empty file costs the kernel memory, too."""
 LOG_MAX = {"max-size": "16m", "max-file": "2"}
 SLACK_BYTES = 1 << 20
 """One file may be larger than all output by so much before the kernel refuses, so that it is seen to be too much."""
@@ -35,7 +37,7 @@ def options_of(call: Call, image_id: str) -> dict[str, Any]:
     limits = call.limits
     user = container_user()
     scratch = min(SCRATCH_BYTES, limits.output_bytes or SCRATCH_BYTES)
-    owner = f"uid={user.uid},gid={user.gid},nosuid,nodev"
+    owner = f"uid={user.uid},gid={user.gid},nr_inodes={SCRATCH_ENTRIES},nosuid,nodev"
     environment = {**FIXED, "LANG": "C.UTF-8", "HOME": SCRATCH, "TMPDIR": SCRATCH}
     # Python's own getpass looks here before it asks for an account, which this number need not have.
     environment |= {"USER": "ptebot-export", "LOGNAME": "ptebot-export"}

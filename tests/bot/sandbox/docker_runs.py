@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,3 +114,56 @@ class Parent:
         self._watchdog.cancel()
         self.process.kill()
         self.process.wait()
+
+
+class Door:
+    """Another socket of the engine's, which other users may use and which can be shut in the middle of a request."""
+
+    def __init__(self, docker: DockerEngine) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ptebot-door-", dir="/var/tmp")
+        Path(self._folder.name).chmod(0o755)
+        path = Path(self._folder.name, "docker.sock")
+        self.host = f"unix://{path}"
+        self._engine = docker.host.removeprefix("unix://")
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(path))
+        path.chmod(0o666)
+        self._listening.listen()
+        self._open = [self._listening]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Door:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shut()
+        self._folder.cleanup()
+
+    def shut(self) -> None:
+        """As if the engine had died."""
+        for one in self._open:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                asker, _ = self._listening.accept()
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect(self._engine)
+                self._open += [asker, engine]
+                threading.Thread(target=_carry, args=(asker, engine), daemon=True).start()
+
+
+def _carry(one: socket.socket, other: socket.socket) -> None:
+    with one, other, selectors.DefaultSelector() as either, suppress(OSError):
+        for source, sink in ((one, other), (other, one)):
+            either.register(source, selectors.EVENT_READ, sink)
+        while True:
+            for key, _ in either.select():
+                data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                if not data:
+                    return
+                key.data.sendall(data)

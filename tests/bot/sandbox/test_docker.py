@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,8 @@ from bot.sandbox.run_folder import container_user
 from exporter import __version__
 from exporter import spec as specs
 from tests.bot.sandbox import docker_runs
-from tests.bot.sandbox.docker_runs import SECRET, WAITS, Parent, Ran, run, script
+from tests.bot.sandbox.as_root import UID, _closed, _passable, needs_root, open_folder
+from tests.bot.sandbox.docker_runs import SECRET, WAITS, Door, Parent, Ran, run, script
 from tests.engine import DockerEngine
 from tests.exporter.models import tiny_model
 
@@ -346,6 +349,58 @@ def test_a_container_whose_owner_lives_is_not_taken(
     assert docker_runs.about(docker_engine, "held")["State"]["Running"]
     parent.kill()
     assert _again(docker_engine, executor, tmp_path, "held").lines[0] == said
+
+
+def test_an_engine_that_goes_away_is_told_and_its_container_found_again(
+    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with Door(docker_engine) as door:
+
+        def shut(line: str) -> None:
+            said.append(line)
+            door.shut()
+
+        call = script(tmp_path, MAKES, Writes(tmp_path / "made"), name="cut")
+        with pytest.raises(SandboxUnavailable, match="engine"):
+            run(DockerExecutor(docker_engine.image, base_url=door.host), call, on_line=shut)
+    assert docker_runs.about(docker_engine, "cut")["State"]["Running"]
+    assert _again(docker_engine, executor, tmp_path, "cut", MAKES).lines == [*said, "over"]
+
+
+AS_ANOTHER = """
+import json, os, sys
+from pathlib import Path
+os.setgroups([]); os.setresgid(UID, UID, UID); os.setresuid(UID, UID, UID)
+from bot.sandbox.call import Writes
+from bot.sandbox.docker import DockerExecutor
+from tests.bot.sandbox.docker_runs import run, script
+from bot.errors import PtebotError
+found = {"why": DockerExecutor.available(sys.argv[1], base_url=sys.argv[2])}
+executor, place = DockerExecutor(sys.argv[1], base_url=sys.argv[2]), Path(sys.argv[3])
+ran = run(executor, script(place / "code", "import os, sys; print(os.getuid()); os.mkdir(sys.argv[1])",
+                           Writes(place / "made")))
+found |= {"inside": ran.lines, "owner": (place / "made").stat().st_uid}
+hides = "import os, sys, time; os.makedirs(sys.argv[1] + '/x'); os.chmod(sys.argv[1], 0); time.sleep(600)"
+found["hides"] = run(executor, script(place / "code", hides, Writes(place / "hidden"), output_bytes=1 << 20,
+                     seconds=30)).exit.too_much_output
+print(json.dumps(found))
+"""
+
+
+@needs_root
+def test_a_user_who_is_not_root_gets_files_of_its_own(docker_engine: DockerEngine) -> None:
+    with Door(docker_engine) as door, open_folder() as name:
+        os.chown(name, UID + 112, UID + 112)
+        code = AS_ANOTHER.replace("UID,", f"{UID + 112},").replace("UID)", f"{UID + 112})")
+        prefix = _passable(closed) if (closed := _closed()) else []
+        command = [*prefix, sys.executable, "-c", code, docker_engine.image, door.host, name]
+        env = {**os.environ, "PYTHONPATH": str(docker_runs.ROOT), "HOME": name}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"why": None, "inside": [str(UID + 112)], "owner": UID + 112, "hides": True}
+    assert docker_runs.containers(docker_engine) == []
 
 
 def test_what_nobody_comes_back_for_is_swept(
