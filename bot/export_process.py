@@ -134,14 +134,14 @@ def _staged(out_dir: Path) -> Iterator[Path]:
             raise OutputNotEmpty(f"{out_dir} cannot take the output any more: {error.strerror}.") from None
 
 
-def check_spec(spec: ExportSpec, *, on_log: OnLog = _silent) -> None:
+def check_spec(spec: ExportSpec, *, on_log: OnLog = _silent, conditions: Conditions = UNBOUND) -> None:
     """Refuse what the exporter would refuse of a spec alone, before anything is downloaded.
 
     Raises:
         UnknownBackend, UnknownPrecision, UnsupportedCombination: as ``exporter.plan`` says.
     """
     with _spec_file(spec) as path:
-        run_stages("exporter.available", [path], on_log=on_log)
+        run_stages("exporter.available", [path], on_log=on_log, conditions=conditions)
 
 
 @contextmanager
@@ -197,6 +197,10 @@ def run_stages(
     if ended.too_much_output:
         raise OutputTooLarge(
             f"The exporter wrote more than {conditions.limits.output_bytes or 0:,} bytes; it was ended."
+        )
+    if ended.too_many_processes:
+        raise ExporterFailed(
+            f"The exporter started more than {conditions.limits.processes:,} processes and threads; it was ended."
         )
     if ended.code in good_exits:
         return last

@@ -109,9 +109,9 @@ def command(
 
 
 def _check(console: Console, settings: Settings) -> int:
-    from bot.server import check
+    from bot.server.check import findings as look
 
-    findings = check.findings(settings)
+    findings = look(settings)
     console.document(ok=not any(one.bad for one in findings), findings=[one.data() for one in findings])
     for one in findings:
         console.say(one.line())

@@ -29,12 +29,14 @@ from bot.server.metrics import Metrics
 from bot.server.replier import Replier
 
 # from bot.server.retention import Retention
+from bot.server.retention import Retention
 from bot.server.sealing import Sealer
 from bot.server.settings import Settings
 from bot.server.steps import Steps
 from bot.server.store import Store, open_engine
 
 # from bot.server.sweep import Sweep
+from bot.server.sweep import Sweep
 from bot.server.takeover import Takeover
 from bot.web.connections import Patient
 from bot.workflow.engine import Engine
@@ -99,8 +101,8 @@ class Parts:
         self.engine = Engine(settings, self.steps, self.queue, worker=worker, reply=self.replier)
         self.takeover = Takeover(leases, self.engine.adopt)
         self.intake = Intake(settings, self.store, self.queue)
-        # self.sweep = Sweep(settings, self.store, self.queue)
-        # self.retention = Retention(settings, self.store, forget=self.queue.forget)
+        self.sweep = Sweep(settings, self.store, self.queue)
+        self.retention = Retention(settings, self.store, forget=self.queue.forget)
         self._sealer = Sealer.of(settings)
 
     def start(self) -> None:
@@ -109,14 +111,14 @@ class Parts:
         self.engine.start()
         logs.setup(self.settings, worker=self.heartbeat.id)  # the engine brings handlers of its own
         tracing.setup(worker=self.heartbeat.id)
-        for part in (self.replier, self.takeover, self.intake):
+        for part in (self.replier, self.takeover, self.intake, self.sweep, self.retention):
             part.start()
         log.info("worker %s is ready", self.heartbeat.id)
 
     def stop(self) -> None:
         """Begin nothing more, give what is being published its time, and tell the others."""
         self.engine.stop()
-        for part in (self.intake, self.takeover):
+        for part in (self.intake, self.sweep, self.retention, self.takeover):
             part.stop()
         until = time.monotonic() + GRACE_SECONDS
         while self.steps.publishing and time.monotonic() < until:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from bot import assemble, export_process, fetch, job, workspace
 from bot.action import status
@@ -150,7 +150,7 @@ class Steps:
         if (found := target.ask(head.tree, spec, facts.toolchain())) is not None:
             end = planning.ended(found)
         else:
-            export_process.check_spec(spec)
+            export_process.check_spec(spec, on_log=run.telling.log, conditions=self._conditions(run, None))
             target.ready()
         return Plan(repo_id=head.repo_id, sha=asked.sha, spec=specs_data(spec), end=end)
 
@@ -196,7 +196,7 @@ class Steps:
         self.store.put_report(run.job.id, backend, reports.dumps(found[1]))
         return found
 
-    def _conditions(self, run: Run, key: str) -> Conditions:
+    def _conditions(self, run: Run, key: str | None) -> Conditions:
         settings = self.settings
         limits = Limits(
             memory_bytes=settings.memory_limit,
@@ -226,9 +226,8 @@ class Steps:
                 state = status.judge(report, "never").status
                 end = End(state="failed", reason="no file met its bounds; nothing was offered")
                 if report.good_cells:
-                    if run.stop.is_set() or not held.still_held():
-                        raise Stopped(f"{run.job.id} is another's now.")
-                    end = self._offer(run, plan, spec, report, into, "partial" if state == "partial" else "passed")
+                    offered: Literal["partial", "passed"] = "partial" if state == "partial" else "passed"
+                    end = self._offer(run, plan, spec, report, into, offered, held)
             finally:
                 shutil.rmtree(into, ignore_errors=True)
             if end.state != "superseded":
@@ -236,9 +235,22 @@ class Steps:
         return end
 
     def _offer(
-        self, run: Run, plan: Plan, spec: ExportSpec, report: Report, files: Path, state: status.StepStatus
+        self,
+        run: Run,
+        plan: Plan,
+        spec: ExportSpec,
+        report: Report,
+        files: Path,
+        state: Literal["partial", "passed"],
+        held: Lease,
     ) -> End:
-        target = self._target(run.job, plan.repo_id)
+        def may_write() -> None:
+            """A frozen process may wake long after others took its work over."""
+            if run.stop.is_set():
+                raise Stopped(f"{run.job.id} is wanted no more.")
+            held.check()
+
+        target = replace(self._target(run.job, plan.repo_id), may_write=may_write)
         self.publishing += 1
         try:
             done = target.publish(report, files, command=command_line(spec), dry_run=False, progress=run.telling.show)
@@ -252,7 +264,7 @@ class Steps:
             self.publishing -= 1
         if self.observer is not None:
             self.observer.published(done.operation)
-        return replace(planning.ended(done), state="partial" if state == "partial" else "passed")
+        return replace(planning.ended(done), state=state)
 
     def _clean(self, record: JobRecord, plan: Plan, space: workspace.Workspace) -> None:
         """Published, or of no use: exports and the model's files go."""

@@ -77,7 +77,7 @@ class Engine:
             "system_database_url": database(self._store),
             "application_version": VERSION,
             "executor_id": self._worker,
-            "log_level": "WARNING",
+            "log_level": "ERROR",
         }
         DBOS(config=config)
         try:
@@ -99,6 +99,10 @@ class Engine:
         """Begin nothing more. Steps that run are left to the caller's patience: the process is ended under them, and
         they are done again by whoever goes on."""
         self._closing.set()
+
+    def close(self, seconds: int = 10) -> None:
+        """End what ``stop`` left, for a process that lives on; running steps get so many seconds."""
+        DBOS.destroy(workflow_completion_timeout_sec=seconds)
 
     def adopt(self, workers: Sequence[str]) -> None:
         """Go on with what dead workers had begun."""
