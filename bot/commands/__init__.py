@@ -16,6 +16,8 @@ COMMANDS = {
     "worker": "bot.commands.worker:command",
     "jobs": "bot.commands.jobs:command",
     "hook": "bot.commands.hook:command",
+    "backup": "bot.commands.backup:command",
+    "restore": "bot.commands.backup:restore",
     "doctor": "bot.commands.doctor:command",
 }
 """Name to ``module:attribute``, in the order of the help text."""

@@ -90,8 +90,9 @@ def secrets_of(settings: Settings) -> list[str]:
         for value in (getattr(settings, name) for name in type(settings).model_fields)
         if isinstance(value, SecretStr)
     ]
-    if settings.database is not None and (password := sa.make_url(settings.database).password):
-        found.append(str(password))
+    if settings.database is not None:
+        url = sa.make_url(settings.database)
+        found += [str(one) for one in (url.password, url.query.get("password")) if one]
     written = set(found)
     for _ in range(2):  # what quotes may be quoted once more
         written |= {way for value in written for way in _written(value)}
