@@ -84,10 +84,11 @@ def run_export(
     """
     most = conditions.limits.memory_bytes
     limit = [] if most is None else ["--memory-limit", str(most)]
+    of = spec.model if spec.model.repo_id and spec.model.revision else None
     with _spec_file(spec) as path, _staged(out_dir) as made:
         run_stages(
             "exporter",
-            [path, Reads(model_dir), Writes(made), *limit],
+            [path, Reads(model_dir, of), Writes(made), *limit],
             on_progress=on_progress,
             on_log=on_log,
             good_exits=(0, NoGoodCell.exit_code),

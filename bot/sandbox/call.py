@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from exporter.spec import ModelRef
+
 RungName = Literal["docker", "sibling", "bubblewrap", "landlock", "none"]
 """The walls that an export can run behind, the strongest first (``bot.sandbox.ladder``)."""
 
@@ -22,6 +24,9 @@ class Reads:
     """An argument: a file or a model directory that the module reads."""
 
     path: Path
+    of: ModelRef | None = None
+    """The repository and commit on the Hub that hold the same model, where there is one: a machine that has them at
+    hand need not be sent the directory."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ class Exit:
     """Whether it was ended because its time was over."""
     too_much_output: bool = False
     """Whether it was ended for what it wrote."""
+    too_many_processes: bool = False
+    """Whether it was ended for what it started."""
     stopped: bool = False
     """Whether it was ended because ``Call.stop`` was set."""
 
