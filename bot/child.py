@@ -227,8 +227,6 @@ def supervised(
     reader.join(timeout=GRACE_SECONDS)
     watch.look_at_files()
     start.keep = watch.reason is None
-    if watch.reason == "processes":
-        tail.append(f"It was ended: it started more than {call.limits.processes:,} processes and threads.")
     return Exit(
         code=code,
         log_tail="\n".join(tail),
@@ -236,6 +234,7 @@ def supervised(
         too_much_memory=watch.reason == "memory",
         too_long=watch.reason == "time",
         too_much_output=watch.reason == "output",
+        too_many_processes=watch.reason == "processes",
         stopped=watch.reason == "stop",
     )
 

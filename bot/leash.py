@@ -1,11 +1,11 @@
 """Runs a module as a child that cannot outlive its parent: ``python -P -m bot.leash [FLAGS] MODULE ARGS...``.
 
 Stage 3 of the way of one request. The parent holds the other end of this process's standard input. This process
-bounds itself (``Wall``), loses the network and much else of the kernel (``bot.sandbox.seccomp``) and every right of
-root's, and starts a second one, which loses the files too (``bot.sandbox.landlock``) and becomes the module. The
-first stays out of its reach, reaps what it leaves, and when the module or the parent ends, however that happens, it
-ends everything that was started, also what has left the process group: a killed ``ptebot run`` leaves no exporter
-behind that burns CPU and writes files nobody waits for. A server of ours (``--network``) is only ended with its parent.
+bounds itself (``Wall``), loses every right of root's, and starts a second one, which loses the network and much else
+of the kernel (``bot.sandbox.seccomp``) and the files (``bot.sandbox.landlock``) and becomes the module. The first stays
+out of its reach, reaps what it leaves, and when the module or the parent ends, however that happens, it ends
+everything that was started, also what has left the process group: a killed ``ptebot run`` leaves no exporter behind
+that burns CPU and writes files nobody waits for. A server of ours (``--network``) is only ended with its parent.
 """
 
 from __future__ import annotations
@@ -84,16 +84,16 @@ def _hold(wall: Wall) -> None:
     can_sweep = False
     with suppress(landlock.LandlockUnavailable):
         can_sweep = landlock.hold_signals()
-    try:
-        seccomp.apply(named_files=wall.own_user or not landlock.abi())
-    except seccomp.FilterUnavailable as error:
-        _unheld(wall, f"The network cannot be kept from the exporter here: {error}.")
     second = os.fork()
     if second:
         _guard(second, can_sweep)
     inside = os.open(os.devnull, os.O_RDONLY)
     os.dup2(inside, 0)
     os.close(inside)
+    try:
+        seccomp.apply(named_files=wall.own_user or not landlock.abi())
+    except seccomp.FilterUnavailable as error:
+        _unheld(wall, f"The network cannot be kept from the exporter here: {error}.")
     try:
         landlock.hold(Files(reads=wall.reads, home=wall.home, outs=wall.outs))
     except landlock.LandlockUnavailable as error:

@@ -10,9 +10,11 @@ copied, and a million empty files are no small thing either.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +30,9 @@ FILES_SECONDS = 0.5
 LEAST_ENTRY_BYTES = 4096
 MOST_LEVELS = 64
 """Of directories in one another; a model has two."""
+
+OURS = 8
+"""Processes of a child that are the wall's own; the kernel counts some of them too."""
 
 Reason = Literal["memory", "time", "output", "processes", "stop"]
 
@@ -91,11 +96,11 @@ class Watch:
             return "time"
         if self._too_much_memory(family):
             return "memory"
-        if afresh and sum(map(_threads, family)) > self._limits.processes:
+        if afresh and sum(map(_threads, family)) > self._limits.processes + OURS:
             return "processes"
         if now < self._next_look_at_files:
             return None
-        too_much = self._too_much_output()
+        too_much = self._too_much_output(family)
         took = time.monotonic() - now
         self._next_look_at_files = now + max(FILES_SECONDS, 10 * took)
         return "output" if too_much else None
@@ -110,9 +115,11 @@ class Watch:
         self.peak_bytes = max(self.peak_bytes or 0, held)
         return held > limit
 
-    def _too_much_output(self) -> bool:
+    def _too_much_output(self, family: Sequence[psutil.Process] = ()) -> bool:
         limit = self._limits.output_bytes
-        return limit is not None and any(size_of(folder, limit) > limit for folder in self._folders)
+        if limit is None:
+            return False
+        return any(size_of(folder, limit) > limit for folder in self._folders) or nameless(family) > limit
 
     def _family(self, child: psutil.Process) -> list[psutil.Process]:
         if self._uid is not None:
@@ -143,6 +150,21 @@ def size_of(folder: Path, enough: int) -> int:
         if level > MOST_LEVELS:
             return enough + 1
     return total
+
+
+def nameless(family: Sequence[psutil.Process]) -> int:
+    """Bytes of open files that have been removed: they take room for as long as somebody has them open."""
+    found: dict[tuple[int, int], int] = {}
+    for process in family:
+        try:
+            for entry in os.scandir(f"/proc/{process.pid}/fd"):
+                with suppress(OSError):
+                    status = entry.stat()
+                    if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+                        found[status.st_dev, status.st_ino] = status.st_blocks * 512
+        except OSError:
+            continue  # ended, or no Linux
+    return sum(found.values())
 
 
 def _bytes_of(entry: os.DirEntry[str]) -> int:

@@ -1,7 +1,7 @@
 """System calls that an exporter needs no more: a filter of the kernel's, for this process and all that it starts.
 
 Stage 3 of the way of one request, on the child's side of the wall, before the first byte of a model is read. In:
-nothing. Out: a process that reaches no network (of sockets there are local ones only, and they connect nowhere),
+nothing. Out: a process that reaches no network (of sockets there are local ones only, and they connect and send nowhere),
 looks into no other process, and asks the kernel for no namespace, mount, key, BPF program or ring of requests. The
 filter cannot be taken off. It is a classic BPF program as seccomp(2) describes, put together here for x86-64 and
 AArch64; calls of another ABI (i386, x32, 32-bit Arm) end the process, because their numbers mean other calls.
@@ -108,13 +108,15 @@ _SOCKET, _SOCKETPAIR, _CLONE, _CLONE3 = (41, 198), (53, 199), (56, 220), (435, 4
 _SECCOMP = (317, 277)
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """``uname -m`` to the column above and AUDIT_ARCH (linux/audit.h)."""
+_PRCTL = (157, 167)
+_SOCK_STREAM, _SOCK_SEQPACKET, _SOCKET_TYPE = 1, 5, 0xF
 _X32_BIT = 0x40000000
 _AF_UNIX = 1
 _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET (linux/sched.h); clone takes no CLONE_NEWTIME."""
 
 # linux/bpf_common.h
-_LOAD, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 # linux/seccomp.h; offsets into struct seccomp_data
 _NUMBER, _ARCH, _ARGUMENT_0, _ARGUMENT_1 = 0, 4, 16, 24
 _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
@@ -147,6 +149,13 @@ def program(machine: str, *, named_files: bool = True) -> bytes:
     def refuse(number: int) -> None:
         add(_RETURN, _ERRNO | number)
 
+    def refuse_unless_zero(number: int, argument: int) -> None:
+        add(_EQUAL, number, if_false=4)
+        add(_LOAD, argument)
+        add(_EQUAL, 0, if_false=1)
+        add(_RETURN, _ALLOW)
+        refuse(errno.EPERM)
+
     add(_LOAD, _ARCH)
     add(_EQUAL, audit_arch, if_true=1)
     add(_RETURN, _KILL)
@@ -164,26 +173,29 @@ def program(machine: str, *, named_files: bool = True) -> bytes:
                 add(_EQUAL, number, if_false=1)
                 refuse(errno.EPERM)
         # Without a name (a null pointer, of which the lower half is looked at) it is about an open file.
-        add(_EQUAL, _UTIMENSAT[column], if_false=4)
-        add(_LOAD, _ARGUMENT_1)
-        add(_EQUAL, 0, if_false=1)
-        add(_RETURN, _ALLOW)
-        refuse(errno.EPERM)
+        refuse_unless_zero(_UTIMENSAT[column], _ARGUMENT_1)
     # The limits of another process of this user, our own parent's for one.
-    add(_EQUAL, _PRLIMIT[column], if_false=4)
-    add(_LOAD, _ARGUMENT_0)
-    add(_EQUAL, 0, if_false=1)
-    add(_RETURN, _ALLOW)
-    refuse(errno.EPERM)
+    refuse_unless_zero(_PRLIMIT[column], _ARGUMENT_0)
     # Its flags lie in memory, where a filter cannot look; told that there is none, the C library takes clone.
     add(_EQUAL, _CLONE3[column], if_false=1)
     refuse(errno.ENOSYS)
     for numbers in (_SOCKET, _SOCKETPAIR):
-        add(_EQUAL, numbers[column], if_false=4)
+        add(_EQUAL, numbers[column], if_false=9)
         add(_LOAD, _ARGUMENT_0)
-        add(_EQUAL, _AF_UNIX, if_false=1)
+        add(_EQUAL, _AF_UNIX, if_false=6)
+        # One for datagrams needs no connect to send them to a daemon.
+        add(_LOAD, _ARGUMENT_1)
+        add(_AND, _SOCKET_TYPE)
+        add(_EQUAL, _SOCK_STREAM, if_true=1)
+        add(_EQUAL, _SOCK_SEQPACKET, if_false=1)
         add(_RETURN, _ALLOW)
+        refuse(errno.EPERM)
         refuse(errno.EAFNOSUPPORT)  # as on a machine without a network
+    add(_EQUAL, _PRCTL[column], if_false=4)
+    add(_LOAD, _ARGUMENT_0)
+    add(_EQUAL, _PR_SET_DUMPABLE, if_false=1)
+    refuse(errno.EPERM)  # closed to its own user, it would hide its open files from who watches them
+    add(_RETURN, _ALLOW)
     add(_EQUAL, _CLONE[column], if_false=3)
     add(_LOAD, _ARGUMENT_0)
     add(_ANY_BIT, _NEW_NAMESPACES, if_false=1)

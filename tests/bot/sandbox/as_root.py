@@ -41,6 +41,12 @@ def _passable(closed: Path) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(closed), str(python)]
 
 
+def passing() -> list[str]:
+    """What a command begins with so that every user can start Python in it."""
+    closed = _closed()
+    return _passable(closed) if closed else []
+
+
 def ptebot(code: str, *, cwd: Path, user: str | None = str(UID), **environ: str) -> dict[str, Any]:
     """Run ``code`` as root's ptebot; what it puts into ``found`` comes back.
 
@@ -51,9 +57,7 @@ def ptebot(code: str, *, cwd: Path, user: str | None = str(UID), **environ: str)
     env |= {"HF_TOKEN": SECRET, "PYTHONPATH": str(ROOT), **environ} | (
         {} if user is None else {"PTEBOT_EXPORT_USER": user}
     )
-    closed = _closed()
-    prefix = _passable(closed) if closed else []
-    command = [*prefix, sys.executable, "-c", whole]
+    command = [*passing(), sys.executable, "-c", whole]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
