@@ -12,7 +12,7 @@ from bot.server.heartbeat import Heartbeat
 from bot.server.settings import Settings
 from bot.server.store import Store, open_engine
 
-BEAT = 0.25
+BEAT = 0.2
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
