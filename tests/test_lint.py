@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOL = ROOT / "tools" / "lint"
-READ = ("action.yml", "Dockerfile", ".yamllint.yml", ".hadolint.yaml", ".github", "examples/workflows")
+READ = ("action.yml", "Dockerfile", ".yamllint.yml", ".hadolint.yaml", ".github", "examples/workflows", "deploy")
 
 
 def _load() -> ModuleType:

@@ -50,7 +50,7 @@ LINTERS = (
         command=("zizmor", "--offline", "--quiet", "--persona=pedantic", "--strict-collection"),
         patterns=("action.yml", ".github/dependabot.yml", *WORKFLOWS),
     ),
-    Linter(name="hadolint", command=("hadolint",), patterns=("Dockerfile",)),
+    Linter(name="hadolint", command=("hadolint",), patterns=("Dockerfile", "deploy/*/Dockerfile")),
 )
 
 
