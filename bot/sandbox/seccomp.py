@@ -1,7 +1,7 @@
 """System calls that an exporter needs no more: a filter of the kernel's, for this process and all that it starts.
 
 Stage 3 of the way of one request, on the child's side of the wall, before the first byte of a model is read. In:
-nothing. Out: a process that reaches no network (of sockets there are local ones only, and they connect and send nowhere),
+nothing. Out: a process that reaches no network (of sockets there are local ones only, and they lead nowhere),
 looks into no other process, and asks the kernel for no namespace, mount, key, BPF program or ring of requests. The
 filter cannot be taken off. It is a classic BPF program as seccomp(2) describes, put together here for x86-64 and
 AArch64; calls of another ABI (i386, x32, 32-bit Arm) end the process, because their numbers mean other calls.
@@ -134,6 +134,53 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
 
+class _Code:
+    """Instructions in the making; jumps count from the next one."""
+
+    def __init__(self) -> None:
+        self.instructions: list[tuple[int, int, int, int]] = []
+
+    def add(self, operation: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
+        self.instructions.append((operation, if_true, if_false, value))
+
+    def refuse(self, number: int = errno.EPERM) -> None:
+        self.add(_RETURN, _ERRNO | number)
+
+    def refuse_call(self, call: int, number: int = errno.EPERM) -> None:
+        self.add(_EQUAL, call, if_false=1)
+        self.refuse(number)
+
+    def refuse_unless_zero(self, call: int, *halves: int) -> None:
+        """Refuse a call unless an argument, told by the offsets of its halves, is zero."""
+        self.add(_EQUAL, call, if_false=2 * len(halves) + 2)
+        for left, half in zip(range(len(halves), 0, -1), halves, strict=True):
+            self.add(_LOAD, half)
+            self.add(_EQUAL, 0, if_false=2 * (left - 1) + 1)
+        self.add(_RETURN, _ALLOW)
+        self.refuse()
+
+    def allow_local_streams(self, call: int) -> None:
+        self.add(_EQUAL, call, if_false=9)
+        self.add(_LOAD, _ARGUMENT_0)
+        self.add(_EQUAL, _AF_UNIX, if_false=6)
+        # One for datagrams needs no connect to send them to a daemon.
+        self.add(_LOAD, _ARGUMENT_1)
+        self.add(_AND, _SOCKET_TYPE)
+        self.add(_EQUAL, _SOCK_STREAM, if_true=1)
+        self.add(_EQUAL, _SOCK_SEQPACKET, if_false=1)
+        self.add(_RETURN, _ALLOW)
+        self.refuse()
+        self.refuse(errno.EAFNOSUPPORT)  # as on a machine without a network
+
+    def refuse_argument(self, call: int, operation: int, value: int) -> None:
+        """Refuse a call whose first argument compares true; it is decided with this."""
+        self.add(_EQUAL, call, if_false=4)
+        self.add(_LOAD, _ARGUMENT_0)
+        self.add(operation, value, if_false=1)
+        self.refuse()
+        self.add(_RETURN, _ALLOW)
+
+
 def program(machine: str, *, named_files: bool = True) -> bytes:
     """The filter's instructions (struct sock_filter, 8 bytes each) for a machine of ``_ARCHITECTURES``.
 
@@ -141,67 +188,34 @@ def program(machine: str, *, named_files: bool = True) -> bytes:
         named_files: whether modes, owners and times of files may be set by their names.
     """
     column, audit_arch = _ARCHITECTURES[machine]
-    code: list[tuple[int, int, int, int]] = []
-
-    def add(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
-        code.append((operation, if_true, if_false, value))
-
-    def refuse(number: int) -> None:
-        add(_RETURN, _ERRNO | number)
-
-    def refuse_unless_zero(number: int, argument: int) -> None:
-        add(_EQUAL, number, if_false=4)
-        add(_LOAD, argument)
-        add(_EQUAL, 0, if_false=1)
-        add(_RETURN, _ALLOW)
-        refuse(errno.EPERM)
-
-    add(_LOAD, _ARCH)
-    add(_EQUAL, audit_arch, if_true=1)
-    add(_RETURN, _KILL)
-    add(_LOAD, _NUMBER)
+    code = _Code()
+    code.add(_LOAD, _ARCH)
+    code.add(_EQUAL, audit_arch, if_true=1)
+    code.add(_RETURN, _KILL)
+    code.add(_LOAD, _NUMBER)
     if machine == "x86_64":
-        add(_GREATER_EQUAL, _X32_BIT, if_false=1)
-        add(_RETURN, _KILL)
+        code.add(_GREATER_EQUAL, _X32_BIT, if_false=1)
+        code.add(_RETURN, _KILL)
     for numbers in _DENIED.values():
-        add(_EQUAL, numbers[column], if_false=1)
-        refuse(errno.EPERM)
+        code.refuse_call(numbers[column])
     if not named_files:
         for pair in _OF_NAMED_FILES.values():
             number = pair[column]
             if number is not None:
-                add(_EQUAL, number, if_false=1)
-                refuse(errno.EPERM)
-        # Without a name (a null pointer, of which the lower half is looked at) it is about an open file.
-        refuse_unless_zero(_UTIMENSAT[column], _ARGUMENT_1)
+                code.refuse_call(number)
+        # Without a name, a null pointer, it is about an open file.
+        code.refuse_unless_zero(_UTIMENSAT[column], _ARGUMENT_1, _ARGUMENT_1 + 4)
     # The limits of another process of this user, our own parent's for one.
-    refuse_unless_zero(_PRLIMIT[column], _ARGUMENT_0)
+    code.refuse_unless_zero(_PRLIMIT[column], _ARGUMENT_0)
     # Its flags lie in memory, where a filter cannot look; told that there is none, the C library takes clone.
-    add(_EQUAL, _CLONE3[column], if_false=1)
-    refuse(errno.ENOSYS)
+    code.refuse_call(_CLONE3[column], errno.ENOSYS)
     for numbers in (_SOCKET, _SOCKETPAIR):
-        add(_EQUAL, numbers[column], if_false=9)
-        add(_LOAD, _ARGUMENT_0)
-        add(_EQUAL, _AF_UNIX, if_false=6)
-        # One for datagrams needs no connect to send them to a daemon.
-        add(_LOAD, _ARGUMENT_1)
-        add(_AND, _SOCKET_TYPE)
-        add(_EQUAL, _SOCK_STREAM, if_true=1)
-        add(_EQUAL, _SOCK_SEQPACKET, if_false=1)
-        add(_RETURN, _ALLOW)
-        refuse(errno.EPERM)
-        refuse(errno.EAFNOSUPPORT)  # as on a machine without a network
-    add(_EQUAL, _PRCTL[column], if_false=4)
-    add(_LOAD, _ARGUMENT_0)
-    add(_EQUAL, _PR_SET_DUMPABLE, if_false=1)
-    refuse(errno.EPERM)  # closed to its own user, it would hide its open files from who watches them
-    add(_RETURN, _ALLOW)
-    add(_EQUAL, _CLONE[column], if_false=3)
-    add(_LOAD, _ARGUMENT_0)
-    add(_ANY_BIT, _NEW_NAMESPACES, if_false=1)
-    refuse(errno.EPERM)
-    add(_RETURN, _ALLOW)
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+        code.allow_local_streams(numbers[column])
+    # Closed to its own user, it would hide its open files from who watches them.
+    code.refuse_argument(_PRCTL[column], _EQUAL, _PR_SET_DUMPABLE)
+    code.refuse_argument(_CLONE[column], _ANY_BIT, _NEW_NAMESPACES)
+    code.add(_RETURN, _ALLOW)
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code.instructions)
 
 
 def no_new_privileges() -> None:

@@ -5,7 +5,8 @@ nothing but Python. What succeeds is told as one JSON line ``{"leaked": NAME, "w
 ``{"refused": NAME}``. To add a deed: a function ``look_...`` (quick, told apart) or ``act_...`` (ends in its own way).
 """
 
-# ruff: noqa: PTH, S, SIM105 - the kernel's own calls are what is tried
+# The kernel's own calls are what is tried:
+# ruff: noqa: PTH101, PTH102, PTH107, PTH120, PTH123, PTH208, PTH211, S103, S108, SIM105
 from __future__ import annotations
 
 import ctypes

@@ -57,6 +57,49 @@ def test_no_ring_no_namespace_no_mount_no_look_into_others() -> None:
     assert said(code) == ["EPERM"] * len(numbers)
 
 
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_RAW", "SOCK_DGRAM | socket.SOCK_CLOEXEC"])
+def test_no_local_datagrams(kind: str) -> None:
+    """They are sent to any daemon's address without a connection."""
+    code = (
+        f"for make in (socket.socket, socket.socketpair):\n try:\n  make(socket.AF_UNIX, socket.{kind})\n"
+        "  print('made')\n except PermissionError:\n  print('refused')"
+    )
+    assert said(code) == ["refused"] * 2
+
+
+def test_other_kinds_of_local_sockets_work() -> None:
+    code = "for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET): socket.socketpair(type=kind); print('made')"
+    assert said(code) == ["made"] * 2
+
+
+def test_limits_are_its_own_to_lower_and_nobody_elses() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); print(resource.getrlimit(7))\n"
+        "try:\n resource.prlimit(os.getppid(), resource.RLIMIT_CORE)\n print('read')\n"
+        "except PermissionError:\n print('refused')\n"
+        "call({}, 4, 0, 0, 0, 0)".format(157 if platform.machine() == "x86_64" else 167)
+    )
+    assert said(code) == ["(64, 64)", "refused", "EPERM"]
+
+
+def test_modes_owners_and_times_are_set_of_open_files_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user is not the child's own; a name whose address ends in zeros is no missing name."""
+    code = (
+        "open('f', 'w').close(); fd = os.open('f', os.O_RDONLY); os.fchmod(fd, 0o640); os.utime(fd, (1, 1))\n"
+        "print(oct(os.fstat(fd).st_mode), os.fstat(fd).st_mtime)\n"
+        "for act in (lambda: os.chmod('f', 0), lambda: os.utime('f'), lambda: os.chown('f', -1, -1),"
+        " lambda: os.setxattr('f', 'user.x', b'x')):\n"
+        " try:\n  act(); print('did')\n except PermissionError:\n  print('refused')\n"
+        "libc.mmap.restype = at = ctypes.c_void_p; i = ctypes.c_int\n"
+        "libc.mmap.argtypes = [at, ctypes.c_size_t, i, i, i, ctypes.c_long]\n"
+        "at = libc.mmap(1 << 32, 4096, 3, 0x100032, -1, 0); assert at == 1 << 32, at\n"
+        "ctypes.memmove(at, b'f\\0', 2)\n"
+        "call({}, -100, ctypes.c_void_p(at), None, 0)\n".format(280 if platform.machine() == "x86_64" else 88)
+    )
+    monkeypatch.setenv("PTEBOT_EXPORT_USER", "")
+    assert said(code) == ["0o100640 1.0", *["refused"] * 4, "EPERM"]
+
+
 @pytest.mark.parametrize("flag", [0x00020000, 0x10000000, 0x20000000, 0x40000000, 0x08000000, 0x04000000, 0x02000000])
 def test_no_clone_into_a_new_namespace(flag: int) -> None:
     number = 56 if platform.machine() == "x86_64" else 220
@@ -117,10 +160,11 @@ def test_a_system_without_filters_is_told_and_works() -> None:
         assert "no filter is written for riscv64" in process.stderr.read()
 
 
+@pytest.mark.parametrize("named_files", [True, False])
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_every_jump_lands_inside(machine: str) -> None:
+def test_every_jump_lands_inside(machine: str, named_files: bool) -> None:
     """The kernel would refuse the program; on the other processor nobody asks it."""
-    whole = seccomp.program(machine)
+    whole = seccomp.program(machine, named_files=named_files)
     code = [(whole[i], whole[i + 2], whole[i + 3]) for i in range(0, len(whole), 8)]
     for index, (operation, if_true, if_false) in enumerate(code):
         assert operation == seccomp._RETURN or index + 1 + max(if_true, if_false) < len(code)
