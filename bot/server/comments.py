@@ -15,10 +15,11 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from bot.errors import InvalidConfig, NotAuthorized
+from bot.errors import HubUnreachable, InvalidConfig
 from bot.fetch import Resolved, resolve
 from bot.hubapi import asking
 from bot.publish import hub as publishing
+from bot.publish.markdown import one_line
 from bot.replies import discussion_text
 from bot.replies import status as statuses
 from bot.replies.discussion import Discussion, events, refusal_marker, reply_marker
@@ -32,6 +33,7 @@ from bot.server.watched import Watched
 from bot.triggers import comments
 from bot.triggers.comments import Command
 from bot.triggers.request import Overrides
+from exporter.errors import PtebotError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 """An account's; it also stands in a marker."""
@@ -137,8 +139,10 @@ class Comments:
         """Tell that it waits. That nothing can be said (a locked discussion) is no reason not to do it."""
         try:
             return place.say(job, {})
-        except NotAuthorized as error:
-            log.warning("no reply: %s", error.what)
+        except HubUnreachable:
+            raise
+        except PtebotError as error:
+            log.warning("no reply: %s", one_line(error.what, 300))
             return None
 
     def _earlier(self, repo_id: str, comment_id: str) -> JobRecord | None:

@@ -42,6 +42,8 @@ MOST_DEFECTS = 5
 """Tries of a delivery that meets a defect of ours."""
 MOST_AGE = 3 * 86400.0
 """Seconds after which a delivery that cannot be handled is given up: the sweep finds what it was about."""
+MOST_UNANSWERED = 3
+"""Failures in a row after which the others wait too: the Hub is down, or asks to wait."""
 MOST_WAITING = 1_000
 MOST_COMMITS = 500
 """Of the main branch's history, among which a pushed commit is looked for."""
@@ -110,6 +112,7 @@ class Intake:
         """
         held: set[str] = set()
         soonest: float | None = None
+        unanswered = 0
         waiting = self._store.waiting(MOST_WAITING)
         self._troubles = {one.key: self._troubles[one.key] for one in waiting if one.key in self._troubles}
         for delivery in waiting:
@@ -119,11 +122,13 @@ class Intake:
             if repo in held:
                 continue
             if self._pause(delivery) == 0:
-                self._handle(delivery)
+                unanswered = 0 if self._handle(delivery) else unanswered + 1
             if delivery.key in self._troubles:
                 held.add(repo)
                 pause = self._pause(delivery)
                 soonest = pause if soonest is None else min(soonest, pause)
+            if unanswered >= MOST_UNANSWERED:
+                return max(FIRST_PAUSE, soonest or 0.0)
         return soonest
 
     def _pause(self, delivery: Delivery) -> float:
@@ -144,13 +149,14 @@ class Intake:
                 log.exception("deliveries wait: a defect")
             self._awake.wait(min(self._poll, max(wait, 0.01)) if wait is not None else self._poll)
 
-    def _handle(self, delivery: Delivery) -> None:
+    def _handle(self, delivery: Delivery) -> bool:
+        """Whether it is handled; else it is tried again."""
         try:
             outcome = self._outcome(delivery)
         except PASSING as error:
             if time.time() - delivery.received_at < MOST_AGE:
                 self._later(delivery, error)
-                return
+                return False
             outcome = f"given up: {type(error).__name__}"
         except PtebotError as error:
             outcome = f"{type(error).__name__}: {error.what}"
@@ -158,13 +164,14 @@ class Intake:
             if self._tries(delivery) < MOST_DEFECTS:
                 log.exception("a delivery met a defect: %s %s", delivery.kind, delivery.repo_id)
                 self._later(delivery, error)
-                return
+                return False
             log.exception("a delivery is given up: %s %s", delivery.kind, delivery.repo_id)
             outcome = f"given up: {type(error).__name__}"
         self._store.handled(delivery.key, one_line(outcome, 1000))
         self._troubles.pop(delivery.key, None)
         log.info("%s %s: %s", delivery.kind, delivery.repo_id, one_line(outcome, 300))
         self._on_outcome(delivery, outcome)
+        return True
 
     def _later(self, delivery: Delivery, error: Exception) -> None:
         trouble = self._troubles.setdefault(delivery.key, _Trouble())

@@ -108,6 +108,13 @@ def test_a_death_between_reply_and_job(place: Place) -> None:
     assert place.jobs()[0].reply_id is not None
 
 
+def test_a_job_whose_reply_is_refused_is_done_all_the_same(place: Place) -> None:
+    delivery = place.written("/ptebot export")
+    place.repo.hub.fail("/comment$", 403, method="POST", times=-1)
+    place.comments.handle(delivery)
+    assert len(place.jobs()) == 1 and place.replies() == []
+
+
 def test_a_lost_answer_writes_no_second_reply(place: Place) -> None:
     delivery = place.written("/ptebot help")
     place.repo.hub.fail("/comment$", "drop", method="POST", times=1)

@@ -117,6 +117,20 @@ def test_pauses_grow(repo: Repository, local_store: Store, actions: Kept) -> Non
     assert intake.drain() is not None and len(repo.hub.traffic) == asked, "not before its time"
 
 
+def test_a_hub_that_asks_to_wait_is_not_asked_for_every_delivery(
+    repo: Repository, local_store: Store, actions: Kept
+) -> None:
+    intake = Intake(settings_for(repo), local_store, actions)
+    local_store.deliver(
+        [Delivery(key=f"push:{n}", kind="push", repo_id=f"acme/many-{n}", data={"sha": "1" * 40}) for n in range(30)]
+    )
+    repo.hub.fail("/api/models/", 429, times=-1)
+    repo.hub.traffic.clear()
+    pause = intake.drain()
+    assert pause is not None and pause >= intakes.FIRST_PAUSE * 0.8
+    assert len(repo.hub.traffic) == intakes.MOST_UNANSWERED
+
+
 @pytest.mark.parametrize("kind", ["gone", "hidden", "unwatched"])
 def test_what_cannot_pass_is_the_outcome(repo: Repository, local_store: Store, actions: Kept, kind: str) -> None:
     settings = settings_for(repo, watch=("somebody",)) if kind == "unwatched" else settings_for(repo)
