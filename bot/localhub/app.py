@@ -90,6 +90,7 @@ def _routes(hub: Hub) -> list[BaseRoute]:
     w = "/api/settings/webhooks"
     upload = "/_lfs/{repo_id}/{oid}/{size:int}"
     return [
+        *(hub.jobs.routes() if hub.jobs else ()),
         api("GET", "/api/whoami-v2", models.whoami),
         api("GET", "/api/organizations/{name}/overview", overviews.organisation),
         api("GET", "/api/organizations/{name}/members", overviews.members),
@@ -172,6 +173,7 @@ def _routes(hub: Hub) -> list[BaseRoute]:
         api("GET", "/{ns}/{name}/commit/{rev}", pages.commit),
         api("GET", "/{ns}/{name}/discussions", discussion_pages.listing),
         api("GET", "/{ns}/{name}/discussions/{num}", discussion_pages.show),
+        api("POST", "/{ns}/{name}/discussions/{num}/merge", discussion_pages.merge),
     ]
 
 

@@ -11,10 +11,11 @@ import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
 from bot.localhub import scopes
 from bot.localhub.accounts import Accounts, Caller, Level, User
@@ -46,6 +47,25 @@ class Limits:
     part_size: int = 32 * MIB
 
 
+class JobRunner(Protocol):
+    """What runs Jobs for this Hub. None comes with it: Jobs are anybody's commands; tests bring one."""
+
+    def routes(self) -> list[BaseRoute]:
+        """Of the Hub's API for Jobs and buckets."""
+
+    def source(self, job_id: str, user_id: str) -> dict[str, Any] | None:
+        """A job of the user's as a webhook's template, in the API's terms; None where there is none."""
+
+    def keep_secrets(self, webhook_id: str, secrets: dict[str, str]) -> None:
+        """For the jobs that a webhook starts; an empty value takes a secret away."""
+
+    def secrets_of(self, webhook_id: str) -> list[str]:
+        """Their names."""
+
+    def start(self, webhook_id: str, user_id: str, job_id: str, environment: dict[str, str]) -> None:
+        """Start a job like that one, for a webhook."""
+
+
 @dataclass
 class Hub:
     """Everything that outlives a request."""
@@ -60,6 +80,7 @@ class Hub:
     lock_file: int
     publishers: list[Publisher] = field(default_factory=list)
     """Trusted publishers of repositories; kept in memory only."""
+    jobs: JobRunner | None = None
     token_seconds: int = LIFETIME_SECONDS
     """How long a token lives that one of them was given."""
     tells_publishers: bool = False

@@ -10,17 +10,22 @@ import json
 import queue
 import sqlite3
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bot.localhub.accounts import Accounts, Level
 from bot.localhub.database import Database, new_id, now
 from bot.localhub.repos import Repo
 
+if TYPE_CHECKING:
+    from bot.localhub.context import JobRunner
+
 SUSPEND_AFTER = 10
 SUSPENDED = "suspended-after-failure"
 TIMEOUT = 10.0
 KEPT = 200
+JOB = "job:"
+"""Before the id of a job, where others have an address."""
 
 
 class Deliveries:
@@ -29,6 +34,7 @@ class Deliveries:
     def __init__(self, database: Database, accounts: Accounts) -> None:
         self._db = database
         self._accounts = accounts
+        self.jobs: JobRunner | None = None
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="localhub-webhooks", daemon=True)
 
@@ -75,8 +81,24 @@ class Deliveries:
                 delivery,
             )
             if row is not None:
-                status, error = send(row["url"], row["secret"], row["payload"])
+                status, error = self._send(row)
                 self._note(row, delivery, status, error)
+
+    def _send(self, row: sqlite3.Row) -> tuple[int | None, str | None]:
+        job_id = job_of(row["url"])
+        if job_id is None:
+            return send(row["url"], row["secret"], row["payload"])
+        if self.jobs is None:
+            return None, "this Hub runs no jobs"
+        repo = json.loads(row["payload"])["repo"]
+        environment = {
+            "WEBHOOK_PAYLOAD": row["payload"],
+            "WEBHOOK_REPO_ID": repo["name"],
+            "WEBHOOK_REPO_TYPE": repo["type"],
+            "WEBHOOK_SECRET": row["secret"] or "",
+        }
+        self.jobs.start(row["id"], row["user_id"], job_id, environment)
+        return 200, None
 
     def _note(self, row: sqlite3.Row, delivery: str, status: int | None, error: str | None) -> None:
         good = status is not None and status < 400
@@ -91,6 +113,11 @@ class Deliveries:
                 " (SELECT id FROM deliveries WHERE webhook_id = ? ORDER BY created DESC LIMIT ?)",
                 row["id"], row["id"], KEPT,
             )  # fmt: skip
+
+
+def job_of(url: str) -> str | None:
+    """The job that a webhook starts, where it calls no address."""
+    return url.removeprefix(JOB) if url.startswith(JOB) else None
 
 
 def send(url: str, secret: str | None, payload: str) -> tuple[int | None, str | None]:

@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bot.localhub import oauth_apps, server
 from bot.localhub.accounts import OrgRole, TokenRole
 from bot.localhub.app import create_app
-from bot.localhub.context import Hub, Limits
+from bot.localhub.context import Hub, JobRunner, Limits
 from bot.localhub.hub import open_hub
 from bot.localhub.oidc import Publisher
 
@@ -173,12 +173,19 @@ class RunningHub:
 
 
 @contextmanager
-def running_hub(data: Path | None = None, *, limits: Limits | None = None) -> Iterator[RunningHub]:
-    """A local Hub in a thread of this process, on a free loopback port; ``data`` is kept when given."""
+def running_hub(
+    data: Path | None = None, *, limits: Limits | None = None, jobs: Callable[[Hub], JobRunner] | None = None
+) -> Iterator[RunningHub]:
+    """A local Hub in a thread of this process, on a free loopback port; ``data`` is kept when given.
+
+    Args:
+        jobs: makes what runs Jobs for it.
+    """
     with tempfile.TemporaryDirectory(prefix="localhub-") as fallback:
         directory = data or Path(fallback)
         hub = open_hub(directory, limits)
         token = server.admin_token(hub)
+        hub.jobs = hub.deliveries.jobs = jobs(hub) if jobs else None
         tap = Tap(create_app(hub))
         listener = server.bind("127.0.0.1", 0)
         endpoint = server.endpoint_of(listener, "127.0.0.1")

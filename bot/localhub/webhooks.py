@@ -24,34 +24,36 @@ def listing(call: Call) -> Response:
     """GET /api/settings/webhooks."""
     user = call.signed_in()
     rows = call.hub.database.rows("SELECT * FROM webhooks WHERE user_id = ? ORDER BY created, id", user.id)
-    return reply([_json(row) for row in rows])
+    return reply([_json(call, row) for row in rows])
 
 
 def create(call: Call) -> Response:
     """POST /api/settings/webhooks."""
     user = call.signed_in(writing=True)
-    fields = _fields(call.json(), creating=True)
+    fields = _fields(call, creating=True)
     webhook_id = new_id()
+    _keep_secrets(call, webhook_id)
     call.hub.database.run(
         "INSERT INTO webhooks (id, user_id, url, secret, watched, domains, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
         webhook_id, user.id, fields["url"], fields.get("secret"), fields["watched"], fields["domains"], now(),
     )  # fmt: skip
-    return reply({"webhook": _json(_own(call, webhook_id))})
+    return reply({"webhook": _json(call, _own(call, webhook_id))})
 
 
 def show(call: Call) -> Response:
     """GET /api/settings/webhooks/{id}."""
     call.signed_in()
-    return reply({"webhook": _json(_own(call, call.param("id")))})
+    return reply({"webhook": _json(call, _own(call, call.param("id")))})
 
 
 def update(call: Call) -> Response:
     """POST /api/settings/webhooks/{id}; huggingface_hub sends ``watched: []`` for "leave it"."""
     call.signed_in(writing=True)
     row = _own(call, call.param("id"))
-    for key, value in _fields(call.json(), creating=False).items():
+    _keep_secrets(call, row["id"])
+    for key, value in _fields(call, creating=False).items():
         call.hub.database.run(f"UPDATE webhooks SET {key} = ? WHERE id = ?", value, row["id"])  # noqa: S608 - our own keys
-    return reply({"webhook": _json(_own(call, row["id"]))})
+    return reply({"webhook": _json(call, _own(call, row["id"]))})
 
 
 def delete(call: Call) -> Response:
@@ -70,7 +72,7 @@ def switch(call: Call) -> Response:
         raise HubError(404, "Unknown action")
     state = "no" if action == "enable" else "yes"
     call.hub.database.run("UPDATE webhooks SET disabled = ?, failures = 0 WHERE id = ?", state, row["id"])
-    return reply({"webhook": _json(_own(call, row["id"]))})
+    return reply({"webhook": _json(call, _own(call, row["id"]))})
 
 
 def replay(call: Call) -> Response:
@@ -104,16 +106,35 @@ def _own(call: Call, webhook_id: str) -> sqlite3.Row:
     return row
 
 
-def _fields(body: dict[str, Any], *, creating: bool) -> dict[str, Any]:
+def _keep_secrets(call: Call, webhook_id: str) -> None:
+    """Of the jobs that the webhook starts; the source job's own are not copied, as on the Hub."""
+    secrets = call.json().get("secrets")
+    if secrets is None:
+        return
+    good = isinstance(secrets, dict) and all(isinstance(value, str) for value in secrets.values())
+    if call.hub.jobs is None or not good or call.json().get("jobSourceId") is None:
+        raise bad_request("secrets go with a jobSourceId")
+    call.hub.jobs.keep_secrets(webhook_id, secrets)
+
+
+def _fields(call: Call, *, creating: bool) -> dict[str, Any]:
     """The columns to set.
 
     Raises:
         HubError: 400, naming the field.
     """
+    body = call.json()
     result: dict[str, Any] = {}
-    if body.get("job") is not None or body.get("jobSourceId") is not None:
+    source = body.get("jobSourceId")
+    if body.get("job") is not None or (source is not None and call.hub.jobs is None):
         raise bad_request("This Hub runs no jobs: give a url")
-    if creating or body.get("url") is not None:
+    if source is not None:
+        jobs = call.hub.jobs
+        found = jobs.source(source, call.signed_in().id) if jobs and isinstance(source, str) else None
+        if found is None or body.get("url") is not None:
+            raise bad_request("jobSourceId must be a job of yours, and stand without a url")
+        result["url"] = f"{deliveries.JOB}{source}"
+    elif creating or body.get("url") is not None:
         url = body.get("url")
         try:
             parts = urlsplit(url if isinstance(url, str) else "")
@@ -145,11 +166,11 @@ def _is_watched(item: Any) -> bool:
     return isinstance(item, dict) and item.get("type") in WATCHED_TYPES and isinstance(item.get("name"), str)
 
 
-def _json(row: sqlite3.Row) -> dict[str, Any]:
+def _json(call: Call, row: sqlite3.Row) -> dict[str, Any]:
     """A webhook as the API gives it; the secret itself is never shown again."""
     value = {
         "id": row["id"],
-        "url": row["url"],
+        **_target(call, row),
         "watched": json.loads(row["watched"]),
         "domains": json.loads(row["domains"]),
         "disabled": {"no": False, "yes": True}.get(row["disabled"], deliveries.SUSPENDED),
@@ -158,3 +179,13 @@ def _json(row: sqlite3.Row) -> dict[str, Any]:
     if row["last_trigger"]:
         value["lastTriggerAt"] = row["last_trigger"]
     return value
+
+
+def _target(call: Call, row: sqlite3.Row) -> dict[str, Any]:
+    job_id = deliveries.job_of(row["url"])
+    if job_id is None:
+        return {"url": row["url"]}
+    jobs = call.hub.jobs
+    job = jobs.source(job_id, row["user_id"]) if jobs else None
+    named = {"secrets": jobs.secrets_of(row["id"])} if jobs else {}
+    return {"jobSourceId": job_id, **({"job": {**job, **named}} if job else {})}
