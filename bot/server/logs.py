@@ -34,7 +34,18 @@ LEAST_SECRET = 4
 """Shorter values are not cut out: a password ``a`` would leave no line readable."""
 TAKEN = ("uvicorn", "uvicorn.error", "uvicorn.access", "dbos", "alembic", "huggingface_hub", "docker", "kubernetes")
 """Libraries that would write lines of their own kind."""
-QUIET = ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "alembic", "uvicorn.access", "asyncio")
+QUIET = (
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "urllib3",
+    "filelock",
+    "alembic",
+    "uvicorn.access",
+    "asyncio",
+    "dbos",
+)
 """Libraries that log each request with its whole address, or each of their own small steps."""
 _HEADERS = re.compile(
     r"((?:proxy-)?authorization|(?:set-)?cookie)(['\"]?\s*[:=,]\s*(?:b(?=['\"]))?['\"]?)[^\r\n'\"]+", re.IGNORECASE

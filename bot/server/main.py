@@ -85,7 +85,7 @@ class Parts:
         self.store = open_store(settings)
         self.metrics = Metrics(self.store, heartbeat=settings.heartbeat)
         self.queue = queue_of(settings, self.store)
-        self.heartbeat = Heartbeat(self.store, settings)
+        self.heartbeat = Heartbeat(self.store, settings, guarded=True)
         leases = Leases(self.heartbeat)
         self.steps = Steps(
             settings,
@@ -190,6 +190,9 @@ def serve_app(
     server = _Server(config, listening, before_end)
     watcher = threading.Thread(target=_follow, args=(parts, server), name="replaced", daemon=True)
     watcher.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn sends itself again what ended it, to whoever had the signal before: that would skip our own end.
+        signal.signal(number, signal.SIG_IGN)
     server.run()
     return 0 if server.started and not parts.heartbeat.replaced.is_set() else 1
 

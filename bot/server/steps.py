@@ -53,6 +53,8 @@ class Observer(Protocol):
 
     def ended(self, state: str, failure: str | None = None) -> None: ...
 
+    def exporter_peak(self, backend: str | None, peak_bytes: int) -> None: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -193,6 +195,8 @@ class Steps:
                 )
 
             found = space.make(key, export)
+            if self.observer is not None:
+                self.observer.exporter_peak(backend, found[1].peak_rss_bytes)
         self.store.put_report(run.job.id, backend, reports.dumps(found[1]))
         return found
 

@@ -155,6 +155,10 @@ class Observed:
         self.stages: list[tuple[str, str | None]] = []
         self.operations: list[str] = []
         self.ends: list[tuple[str, str | None]] = []
+        self.peaks: list[tuple[str | None, int]] = []
+
+    def exporter_peak(self, backend: str | None, peak_bytes: int) -> None:
+        self.peaks.append((backend, peak_bytes))
 
     def observe_stage(self, stage: str, backend: str | None, seconds: float) -> None:
         self.stages.append((stage, backend))

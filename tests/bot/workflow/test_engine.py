@@ -32,6 +32,7 @@ def test_a_push_becomes_one_pull_request(start: Start) -> None:
     assert "lowering for xnnpack" in [event.message for event in here.store.events(job.id, kinds=("log",))]
     until(lambda: (job.id, "passed") in here.replies, "the reply")
     assert here.observed.ends == [("passed", None)] and here.observed.operations == ["created"]
+    assert {backend for backend, peak in here.observed.peaks if peak > 0} == set(here.settings.backends)
     assert not any((here.settings.data / "work").rglob("*.pte")), "what is published is kept nowhere else"
     assert here.queue.submit(Asked(repo_id="acme/push", sha=sha), Asker(trigger="webhook")) == (done, False)
     here.queue.retry(job.id, by="ada")
