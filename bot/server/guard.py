@@ -49,6 +49,8 @@ def main(pid: int) -> None:
         if selector.select(left):
             data = os.read(0, 65536)
             if not data:
+                if until is not None and time.monotonic() >= until:
+                    end_children(pid)  # the worker's last word before it ended
                 return
             *lines, rest = (rest + data).split(b"\n")
             if lines:

@@ -37,6 +37,8 @@ from bot.server.store import Store
 from exporter import __version__
 
 SOFT, HARD, DEAD = 4, 5, 6
+GOODBYE = 0.0
+"""The last sign of life of a worker that ended by itself: nobody need wait until it is missed."""
 MARK_DIGITS = 16
 log = logging.getLogger(__name__)
 _workers = tables.workers
@@ -62,8 +64,14 @@ def mark(started_at: float) -> str:
 class Heartbeat:
     """This process among the workers, from ``start`` to ``stop``."""
 
-    def __init__(self, store: Store, settings: Settings, worker_id: str | None = None) -> None:
-        self.store, self.settings = store, settings
+    def __init__(
+        self, store: Store, settings: Settings, worker_id: str | None = None, *, guarded: bool = False
+    ) -> None:
+        """
+        Args:
+            guarded: everything that this process has started is killed when it may be taken for dead.
+        """
+        self.store, self.settings, self._guarded = store, settings, guarded
         self.id = worker_id or worker_name(settings)
         self.interval = settings.heartbeat
         self.started_at = 0.0
@@ -75,6 +83,7 @@ class Heartbeat:
         self._renewed = threading.Condition()
         self._on_gap: list[Callable[[str], None]] = []
         self._on_beat: list[Callable[[sa.Connection], Callable[[], None]]] = []
+        self._on_end: list[Callable[[], bool]] = []
         self._lock: IO[str] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
@@ -99,9 +108,9 @@ class Heartbeat:
         """Take the name and begin; raises InvalidSettings where another process that lives has it."""
         host = f"{socket.gethostname()}/{self._own_place()}"
         asked = self._claim(host)
-        self._guard = subprocess.Popen(
-            [sys.executable, "-I", guard.__file__, str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True
-        )
+        if self._guarded:
+            command = [sys.executable, "-I", guard.__file__, str(os.getpid())]
+            self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         self._hold(asked)
         self._since = asked
         for name, run in (("heartbeat", self._beat_on), ("heartbeat-watch", self._watch)):
@@ -110,23 +119,35 @@ class Heartbeat:
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """End, and tell the others at once: what this process left may be taken over."""
+        """End, with all exports, and tell the others at once: what this process left may be taken over."""
         self._ended.set()
         with self._renewed:
+            self._until = 0.0
             self._renewed.notify_all()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-        if self._guard is not None and self._guard.stdin is not None:
-            self._guard.stdin.close()
-            self._guard.wait()
+        self._gap("is ending", time.monotonic())
+        over = all(call() for call in self._on_end)
+        self._end_guard()
+        if over:
+            self._say_goodbye()
+        else:  # it is noticed in time
+            log.warning("worker %s ends before what it does has ended", self.id)
+        self._close_lock()
+
+    def _say_goodbye(self) -> None:
         try:
             with self.store.transaction() as connection:
-                dead = self.store.clock - (DEAD + 1) * self.interval
-                connection.execute(sa.update(_workers).where(*self._own()).values(beat_at=dead))
+                connection.execute(sa.update(_workers).where(*self._own()).values(beat_at=GOODBYE))
         except DatabaseUnavailable as error:
             log.warning("the end of worker %s could not be told: %s", self.id, error)
-        self._close_lock()
+
+    def _end_guard(self) -> None:
+        if self._guard is not None and self._guard.stdin is not None:
+            self._feed_guard(0.0)  # a moment that has passed
+            self._guard.stdin.close()
+            self._guard.wait()
 
     def on_gap(self, call: Callable[[str], None]) -> None:
         """Have ``call`` told why, as soon as others may take this process for dead."""
@@ -135,6 +156,10 @@ class Heartbeat:
     def on_beat(self, call: Callable[[sa.Connection], Callable[[], None]]) -> None:
         """Have ``call`` asked in the transaction of each beat; what it gives back is called once that is kept."""
         self._on_beat.append(call)
+
+    def on_end(self, call: Callable[[], bool]) -> None:
+        """Have ``call`` asked, after ``on_gap``'s, whether all that only a living worker may do has ended."""
+        self._on_end.append(call)
 
     # --- the name
 
@@ -216,9 +241,12 @@ class Heartbeat:
         with self._renewed:
             self._until = asked + SOFT * self.interval
             self._renewed.notify_all()
+        self._feed_guard(asked + HARD * self.interval)
+
+    def _feed_guard(self, until: float) -> None:
         if self._guard is not None and self._guard.stdin is not None:
             try:
-                self._guard.stdin.write(f"{asked + HARD * self.interval}\n".encode())
+                self._guard.stdin.write(f"{until}\n".encode())
                 self._guard.stdin.flush()
             except OSError as error:
                 log.error("the guard of worker %s is gone: %s", self.id, error)

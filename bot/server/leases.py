@@ -19,10 +19,12 @@ import sqlalchemy as sa
 
 from bot.errors import DatabaseUnavailable, LeaseLost, Stopped
 from bot.server import tables
-from bot.server.heartbeat import DEAD, MARK_DIGITS, Heartbeat, mark
+from bot.server.heartbeat import DEAD, GOODBYE, MARK_DIGITS, Heartbeat, mark
 
 LOOK_SECONDS = 1.0
 """Between two looks at a lease that another machine holds, at most."""
+END_SECONDS = 10.0
+"""For what runs under leases to end, when the process does."""
 log = logging.getLogger(__name__)
 _leases, _workers = tables.leases, tables.workers
 
@@ -77,6 +79,7 @@ class Leases:
         self._changed = threading.Condition()
         heartbeat.on_gap(self._lose_all)
         heartbeat.on_beat(self._look_after)
+        heartbeat.on_end(self._all_back)
 
     @contextmanager
     def lease(self, repo_id: str, job_id: str, stop: threading.Event) -> Iterator[Lease]:
@@ -152,9 +155,9 @@ class Leases:
             # an older start of this name is dead, or this one could not have begun
             return token not in self._held and token not in self._asked
         clock = self._store.clock
-        query = sa.select(_workers.c.started_at, (clock - _workers.c.beat_at).label("age"))
+        query = sa.select(_workers.c.started_at, _workers.c.beat_at, (clock - _workers.c.beat_at).label("age"))
         row = connection.execute(query.where(_workers.c.id == worker)).one_or_none()
-        if row is None or mark(row.started_at) != token[:MARK_DIGITS]:
+        if row is None or mark(row.started_at) != token[:MARK_DIGITS] or row.beat_at == GOODBYE:
             return True
         return bool(row.age > DEAD * heartbeat.interval and heartbeat.steady)
 
@@ -185,6 +188,11 @@ class Leases:
                     one.lose("another worker took it over")
 
         return tell
+
+    def _all_back(self) -> bool:
+        """Whether all are given back, within a while: what runs under them was stopped."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._held, timeout=END_SECONDS)
 
     def _lose_all(self, why: str) -> None:
         for one in list(self._held.values()):

@@ -75,14 +75,21 @@ class Takeover:
                 for name in new:
                     log.warning("worker %s is dead; its jobs are taken over", name)
                 self._adopt(names)
+            self._forget(names)
         self._known = dead
         return names
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """Workers that said goodbye, and those of long ago; only once their jobs were taken over."""
+        store = self._heartbeat.store
+        with store.transaction() as connection:
+            old = sa.delete(_workers).where(_workers.c.id.in_(names), _workers.c.beat_at < store.clock - FORGOTTEN)
+            connection.execute(old)
 
     def _dead(self) -> dict[str, float]:
         """When they gave their last sign of life, by name."""
         store = self._heartbeat.store
         with store.transaction() as connection:
-            connection.execute(sa.delete(_workers).where(_workers.c.beat_at < store.clock - FORGOTTEN))
             query = sa.select(_workers.c.id, _workers.c.beat_at).where(
                 _workers.c.beat_at < store.clock - DEAD * self._heartbeat.interval, _workers.c.id != self._heartbeat.id
             )

@@ -1,6 +1,7 @@
 """A worker in a process of its own: ``python -m tests.reliability.held DATABASE DATA NAME BEAT REPO JOB``.
 
-It takes the lease, starts a child under it, says so as JSON lines on standard output, and says when it is lost.
+It takes the lease, starts a child under it, says so as JSON lines on standard output, and says when it is lost. A line
+on its standard input ends it.
 """
 
 from __future__ import annotations
@@ -23,9 +24,18 @@ def say(**words: object) -> None:
 
 
 def main(database: str, data: str, name: str, beat: str, repo_id: str, job_id: str) -> None:
-    heartbeat = Heartbeat(Store(open_engine(database)), Settings(data=Path(data), worker=name, heartbeat=float(beat)))
+    heartbeat = Heartbeat(
+        Store(open_engine(database)), Settings(data=Path(data), worker=name, heartbeat=float(beat)), guarded=True
+    )
     heartbeat.start()
     stop = threading.Event()
+
+    def end() -> None:
+        sys.stdin.readline()
+        heartbeat.stop()
+
+    ending = threading.Thread(target=end)
+    ending.start()
     try:
         with Leases(heartbeat).lease(repo_id, job_id, stop) as held:
             child = subprocess.Popen(["sleep", "600"])
@@ -35,8 +45,7 @@ def main(database: str, data: str, name: str, beat: str, repo_id: str, job_id: s
             say(at="stopped", child=child.wait(), held=held.still_held())
     except LeaseLost as error:
         say(at="lost", why=str(error))
-    sys.stdin.read()
-    heartbeat.stop()
+    ending.join()
 
 
 if __name__ == "__main__":

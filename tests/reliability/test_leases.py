@@ -204,3 +204,22 @@ def test_what_was_left_in_the_table_is_given_back_with_the_next_sign_of_life(sto
         heartbeat.beat()
         assert rows(store) == {"acme/other": "one"}
         assert held.still_held()
+
+
+def test_a_worker_that_is_asked_to_end_ends_its_export_before_it_says_so(
+    store: Store, worker: Worker, tmp_path: Path
+) -> None:
+    """Then others need not wait until it is noticed."""
+    mine = Leases(worker("mine", beat=600))
+    with holder(store, tmp_path / "other", "other") as (process, said):
+        child = psutil.Process(said()["child"])
+        waiting = Taking(mine, "2" * 32)
+        assert process.stdin
+        process.stdin.write("end\n")
+        process.stdin.flush()
+        assert waiting.has.wait(30)
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        assert said()["at"] == "stopped"
+    waiting.let_go.set()
+    waiting.join(30)
+    assert waiting.error is None

@@ -9,7 +9,7 @@ from pathlib import Path
 from bot.server.heartbeat import DEAD, Heartbeat
 from bot.server.leases import Leases
 from bot.server.store import Store
-from bot.server.takeover import Takeover
+from bot.server.takeover import FORGOTTEN, Takeover
 from tests.reliability.conftest import BEAT, Worker
 from tests.reliability.test_heartbeat import age
 from tests.reliability.waiting import until
@@ -37,17 +37,31 @@ def be_steady(one: Heartbeat) -> None:
 
 
 def test_the_dead_are_taken_over_once_and_named_again_later(store: Store, worker: Worker) -> None:
-    one, two = worker("one", beat=600), worker("two", beat=600)
+    one, _ = worker("one", beat=600), worker("two", beat=600)
     adopting = Adopting()
     takeover = Takeover(Leases(one), adopting)
     be_steady(one)
     assert takeover.look() == []
-    two.stop()
+    age(store, "two", DEAD * 600 + 1)
     assert takeover.look() == ["two"]
     again = [takeover.look() for _ in range(DEAD)]
     assert again.count(["two"]) == 1
     assert again.count([]) == DEAD - 1
     assert adopting.asked == [["two"]] * 2
+    age(store, "two", FORGOTTEN)
+    assert takeover.look() == ["two"]
+    assert [one.id for one in store.workers()] == ["one"]
+
+
+def test_who_said_goodbye_is_taken_over_and_forgotten(store: Store, worker: Worker) -> None:
+    one, two = worker("one", beat=600), worker("two", beat=600)
+    adopting = Adopting()
+    takeover = Takeover(Leases(one), adopting)
+    be_steady(one)
+    two.stop()
+    assert takeover.look() == ["two"]
+    assert takeover.look() == []
+    assert [found.id for found in store.workers()] == ["one"]
 
 
 def test_who_lives_is_left_alone_and_so_is_who_comes_back(store: Store, worker: Worker, tmp_path: Path) -> None:
@@ -67,12 +81,12 @@ def test_who_lives_is_left_alone_and_so_is_who_comes_back(store: Store, worker: 
 
 
 def test_one_process_at_a_time(store: Store, worker: Worker) -> None:
-    one, two, dead = worker("one", beat=600), worker("two", beat=600), worker("dead", beat=600)
+    one, two, _ = worker("one", beat=600), worker("two", beat=600), worker("dead", beat=600)
     slow, quick = Adopting(let_go=False), Adopting()
     first, second = Takeover(Leases(one), slow), Takeover(Leases(two), quick)
     be_steady(one)
     be_steady(two)
-    dead.stop()
+    age(store, "dead", DEAD * 600 + 1)
     thread = threading.Thread(target=first.look, daemon=True)
     thread.start()
     assert slow.inside.wait(30)
