@@ -206,7 +206,8 @@ class Layer:
             return
 
         async def writing(message: Message) -> None:
-            if message["type"] == "http.response.start" and state.fresh:
+            # Never after a POST: one from another site brings no cookie, and a new one would end the session of now.
+            if message["type"] == "http.response.start" and state.fresh and request.method == "GET":
                 headers = MutableHeaders(scope=message)
                 if headers.get("content-type", "").startswith("text/html") and "set-cookie" not in headers:
                     name = self._visitors.cookie_name

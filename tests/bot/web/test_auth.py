@@ -166,6 +166,13 @@ def test_other_sites_forms_are_refused_even_with_the_mark(browser: Browser) -> N
     assert browser.post("/login", {"csrf": mark, "token": ADMIN}, headers=kind).status_code == 200
 
 
+def test_what_another_site_sends_ends_no_session(site: Site) -> None:
+    """It brings no cookie (SameSite), and must get none in the place of the one that the browser has."""
+    for path in ("/logout", "/login", "/new", "/nothing"):
+        refused = httpx2.post(site.url + path, data={"csrf": "x"}, headers={"Origin": "null", "Accept": "text/html"})
+        assert refused.status_code in (403, 404, 405) and "set-cookie" not in refused.headers
+
+
 def test_nothing_changes_by_get(browser: Browser) -> None:
     sign_in(browser)
     assert browser.get("/logout").status_code == 405
