@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import HfApi
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._http import get_session, hf_raise_for_status
 
 from bot.errors import CommitConflict, HubRefused, HubUnreachable, NotAuthorized, RepoNotFound
 from bot.hubapi import asking
@@ -22,12 +24,14 @@ from bot.publish import state
 from bot.replies import discussion_text
 from bot.replies.comment import fit
 from bot.server.records import JobRecord
+from exporter import __version__
 
 LIMIT = 65_536
 """Characters of a comment, as the Hub counts."""
 EVERY_SECONDS = 15.0
 """Between two edits that only show progress: people do not read faster, and the Hub counts writes."""
 CUT = "\n\n*The rest is left out here.*\n"
+TIMEOUT_SECONDS = 30.0
 MOST_REMEMBERED = 1_000
 
 
@@ -203,9 +207,20 @@ def events(api: HfApi, repo_id: str, num: int) -> list[dict[str, Any]]:
     Raises:
         HubUnreachable, RepoNotFound, NotAuthorized, HubRefused: as the Hub answers.
     """
+    # Not get_discussion_details, which always asks for the diff of a pull request as well: that may be megabytes.
+    url = f"{api.endpoint}/api/models/{repo_id}/discussions/{num}"
+    headers = build_hf_headers(token=api.token, library_name="ptebot", library_version=__version__)
     with asking(f"reading #{num} of {repo_id}", api):
-        found = api.get_discussion_details(repo_id, num)
-    return [one._event for one in found.events if isinstance(one._event, dict)]
+        response = get_session().get(url, headers=headers, timeout=TIMEOUT_SECONDS)
+        hf_raise_for_status(response)
+        try:
+            found = response.json()
+        except ValueError:
+            found = None
+    listed = found.get("events") if isinstance(found, dict) else None
+    if not isinstance(listed, list):
+        raise HubRefused(f"The Hub gives #{num} of {repo_id} no events.")
+    return [one for one in listed if isinstance(one, dict)]
 
 
 def _raw(data: Mapping[str, Any]) -> str:

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from huggingface_hub import DiscussionComment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.errors import HubUnreachable, NotAuthorized, RepoNotFound
+from bot.errors import HubRefused, HubUnreachable, NotAuthorized, RepoNotFound
 from bot.hubapi import connect
 from bot.replies import discussion, discussion_text
 from bot.replies.discussion import Discussion, refusal_marker, reply_marker
@@ -163,6 +164,18 @@ def test_without_a_token_or_a_discussion(place: Place) -> None:
         )
     with pytest.raises(RepoNotFound):
         Discussion(place.api, place.repo.repo_id, 999).say(job("queued", place.repo.repo_id, 999), {})
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"events": {}}', b"\xff"])
+def test_a_hub_that_answers_something_else(place: Place, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    class Session:
+        def get(self, url: str, **_: Any) -> httpx2.Response:
+            return httpx2.Response(200, content=answer, request=httpx2.Request("GET", url))
+
+    monkeypatch.setattr(discussion, "get_session", Session)
+    with pytest.raises(HubRefused):
+        place.say("queued")
+    assert place.comments() == []
 
 
 def test_it_fits_whatever_there_is_to_say(place: Place) -> None:

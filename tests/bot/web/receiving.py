@@ -53,7 +53,7 @@ def receiving(settings: Settings, store: Store, *, kept: Any = lambda: None) -> 
     )
     listener = server.bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    config = uvicorn.Config(app, log_level="error", access_log=False, http=Patient, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, log_config=None, access_log=True, http=Patient, timeout_graceful_shutdown=2)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=(running.serve(sockets=[listener]),), daemon=True)
     thread.start()

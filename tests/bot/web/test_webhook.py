@@ -110,12 +110,16 @@ def test_without_a_secret_in_the_settings_nobody_gets_in(local_store: Store) -> 
     assert local_store.waiting() == []
 
 
-def test_the_secret_is_in_no_log(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_secret_is_in_no_log(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)  # other servers here turned it off
     post(receiver, push(), {}, f"?secret={quote(SECRET, safe='')}")
     post(receiver, push(repo={"type": "model", "name": "x/y", "id": "1"}))
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("http", "h11"))]
     assert any("webhook accepted" in line for line in ours)
+    assert sum("POST /webhooks/hub HTTP" in line for line in ours) == 2, "uvicorn's log of addresses"
     assert not any("horse" in line for line in ours)
 
 
