@@ -69,6 +69,9 @@ def test_what_is_committed_is_clean(name: str) -> None:
 PUSH = "examples/workflows/push-model.yml"
 PULL_REQUEST = "examples/workflows/pull-request.yml"
 CI = ".github/workflows/ci.yml"
+COMPOSE = "deploy/compose/compose.yaml"
+SERVER = "deploy/kubernetes/base/server.yaml"
+WORKERS = "deploy/kubernetes/workers/workers.yaml"
 
 DEFECTS = [
     ("check-jsonschema github-actions", "action.yml", "using: docker", "using: dokker", "using"),
@@ -77,6 +80,11 @@ DEFECTS = [
     ("check-jsonschema dependabot", ".github/dependabot.yml", "interval: weekly", "interval: hourly", "hourly"),
     ("check-jsonschema github-issue-config", ".github/ISSUE_TEMPLATE/config.yml", "about:", "abuot:", "about"),
     ("check-jsonschema github-issue-forms", ".github/ISSUE_TEMPLATE/bug.yml", "type: input", "type: inptu", "inptu"),
+    ("check-jsonschema compose-spec", COMPOSE, "    read_only: true", "    readonly: true", "readonly"),
+    ("check-jsonschema compose-spec", COMPOSE, "condition: service_healthy}", "condition: healthy}", "healthy"),
+    ("kubernetes-validate", SERVER, "readOnlyRootFilesystem", "readOnlyRootFileSystem", "readOnlyRootFileSystem"),
+    ("kubernetes-validate", WORKERS, "replicas: 2", "replicas: two", "two"),
+    ("yamllint", WORKERS, "  replicas: 2", "  replicas: 2\n  replicas: 3", "duplication of key"),
     ("yamllint", PUSH, "permissions: {}", "permissions: {}\npermissions: {}", "duplication of key"),
     ("yamllint", "action.yml", "using: docker", "using: docker   ", "trailing spaces"),
     ("actionlint", PUSH, "github.ref", "github.reff", "reff"),

@@ -188,6 +188,8 @@ def _pages(settings: Settings) -> Found:
 def _secrets(settings: Settings) -> Found:
     if settings.secret_key is not None:
         Sealer.of(settings)
+    elif sa.make_url(database_url(settings)).get_backend_name() != "sqlite":
+        yield "warning", "PTEBOT_SECRET_KEY is not set: each machine makes its own, and cannot read the others' tokens"
     file = settings.secrets_file
     if file is not None and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield "warning", f"{one_line(file, 200)} holds secrets and can be read by others: chmod 600"

@@ -179,6 +179,9 @@ class Retention:
             if _untouched(folder, before):
                 with suppress(OSError):  # somebody put something there at this moment
                     folder.rmdir()
+        for left in _folders(self._settings.data / "tmp"):  # what TMPDIR may be, where /tmp is memory
+            if _untouched(left, before):
+                removed += _remove(left)
         for folder in _folders(self._settings.data / "work"):
             try:
                 with FileLock(folder / workspace.LOCK, timeout=0):

@@ -16,6 +16,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 EXAMPLES = "examples/workflows/*.yml"
 WORKFLOWS = (".github/workflows/*.yml", EXAMPLES)
+COMPOSE = "deploy/compose/compose.yaml"
+KUBERNETES = ("deploy/kubernetes/*/[!k]*.yaml",)
 ACTIONLINT = HERE / "node_modules" / "@tktco" / "node-actionlint" / "bin" / "node-actionlint.js"
 
 
@@ -42,7 +44,14 @@ LINTERS = (
     _schema("dependabot", ".github/dependabot.yml"),
     _schema("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
     _schema("github-issue-forms", ".github/ISSUE_TEMPLATE/[!c]*.yml"),
-    Linter(name="yamllint", command=("yamllint", "--strict"), patterns=("action.yml", ".github/**/*.yml", EXAMPLES)),
+    _schema("compose-spec", COMPOSE),
+    # --strict: a misspelt key is no key. What kustomize itself reads is no resource of a cluster.
+    Linter(name="kubernetes-validate", command=("kubernetes-validate", "--strict", "--quiet"), patterns=KUBERNETES),
+    Linter(
+        name="yamllint",
+        command=("yamllint", "--strict"),
+        patterns=("action.yml", ".github/**/*.yml", EXAMPLES, "deploy/**/*.yaml"),
+    ),
     Linter(name="actionlint", command=("node", str(ACTIONLINT)), patterns=WORKFLOWS, one_glob=True),
     Linter(
         # --offline: nothing is asked of GitHub, so the answer is the same everywhere and needs no token.

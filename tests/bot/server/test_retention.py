@@ -147,6 +147,7 @@ def test_files_that_nobody_waits_for(local_store: Store, tmp_path: Path) -> None
     models, work = tmp_path / "models", tmp_path / "work"
     gone = [old(models / "acme--m2" / "a", 2 * DAY), old(work / "x-1" / "export-key", 2 * DAY)]
     gone.append(old(models / ".gone-1-left" / "a", 2 * DAY))
+    gone.append(old(tmp_path / "tmp" / "ptebot-read-1", 2 * DAY))
     kept = [old(models / "acme--m1" / "a", 9 * DAY), old(models / "acme--m3" / "a", 60.0)]
     kept += [old(work / "x-2" / "export-key", 60.0), old(work / "x-3" / "export-key", 2 * DAY)]
     growing = old(work / "x-4" / "export-key", 2 * DAY)
@@ -156,7 +157,7 @@ def test_files_that_nobody_waits_for(local_store: Store, tmp_path: Path) -> None
     (work / "x-1" / "link").symlink_to(outside)
     with FileLock(work / "x-3" / workspace.LOCK):
         done = Retention(settings(tmp_path), local_store).run()
-    assert done.folders == 3
+    assert done.folders == 4
     assert not any(one.exists() for one in gone)
     assert all(one.exists() for one in [*kept, growing, outside])
     assert not list(tmp_path.rglob(".gone-*/*"))
