@@ -132,6 +132,16 @@ def test_the_database_gives_nobody_a_cookie_or_a_token(tmp_path: Path) -> None:
     assert cookie[2:].encode() not in kept and ADMIN.encode() not in kept
 
 
+def test_a_database_that_fails_signs_nobody_in(site: Site, browser: Browser, tmp_path: Path) -> None:
+    sign_in(browser)
+    with sqlite3.connect(tmp_path / "test.sqlite3") as database:
+        database.execute("DROP TABLE ptebot_sessions")
+    shown = browser.get("/")
+    assert shown.status_code == 503 and "retry-after" in shown.headers
+    assert "content-security-policy" in shown.headers and "ptebot_sessions" not in shown.text
+    assert httpx2.get(site.url + "/login").status_code == 200
+
+
 # --- CSRF
 
 
