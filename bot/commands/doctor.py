@@ -16,7 +16,7 @@ from rich.text import Text
 
 from bot.commands.options import output_options
 from bot.console import Console, clean
-from bot.errors import SandboxUnavailable
+from bot.errors import InvalidSettings, SandboxTooWeak, SandboxUnavailable
 from exporter.spec import DEFAULT_BACKENDS
 
 PACKAGES = ("executorch", "torch", "torchao", "transformers", "huggingface_hub", "openvino", "nncf")
@@ -60,7 +60,7 @@ def command(console: Console, quick: bool) -> int:
         f"disk {_gigabytes(machine['disk_free_bytes'])} free in {Path.cwd()}"
     )
     if sandbox:
-        console.say(f"Exports run as: {sandbox['user']}\nNetwork of exports: {sandbox['network']}")
+        _say_sandbox(console, sandbox)
     console.say(f"Hub: {machine['endpoint']}, token: {machine['token']}")
     for problem in problems:
         console.say(Text(f"Problem: {clean(problem)}", style="red"))
@@ -127,20 +127,46 @@ def _machine() -> dict[str, Any]:
 
 
 def _sandbox(console: Console) -> dict[str, Any]:
-    """What exports are kept from, found out by a child that tries."""
+    """What exports are kept from, found out by children that try, and which walls there are."""
     from bot import child
-    from bot.sandbox import privileges
+    from bot.sandbox import ladder, landlock, privileges
+    from bot.sandbox.call import Call
 
     lines: list[bytes] = []
+    rungs: list[dict[str, Any]] = []
+    problems: list[str] = []
+    used = None
     try:
         planned = privileges.plan()
-        ended = child.run_module("bot.sandbox.probe", [], on_line=lines.append, on_log=console.log)
+        ended = child.run_here(Call(module="bot.sandbox.probe", args=[]), on_line=lines.append, on_log=console.log)
         tried = json.loads(lines[-1])
+        rungs = [
+            {"name": rung.name, "available": rung.available, "why_not": rung.why_not, "to_have_it": rung.to_have_it}
+            for rung in ladder.probe(os.environ.get(ladder.IMAGE_VARIABLE, "").strip())
+        ]
+        here = {rung["name"] for rung in rungs if rung["available"]}
+        demanded = ladder.demanded()
+        used = demanded.rung if demanded else "landlock" if "landlock" in here else "none"
     except SandboxUnavailable as error:
         return {"user": "nobody", "network": "unknown", "problems": [f"export user: {error.what} {error.advice}"]}
+    except (SandboxTooWeak, InvalidSettings) as error:
+        problems.append(f"sandbox: {error.what} {error.advice}")
     name = f"{planned.name} (user {tried['user']})" if planned.user else f"ptebot's own user ({planned.why_not})"
     cut = "open; the kernel takes no filter: " + (ended.log_tail.strip() or "it gave no reason")
-    return {"user": name, "network": cut if tried["network"] else "none (filter of system calls)", "problems": []}
+    closed = f"its own and Python's only (Landlock {landlock.abi()})"
+    free = "to all processes of its user; Linux 6.12 keeps it from that"
+    open_ = f"all that {'that' if planned.user else 'this'} user has; no Landlock: {landlock.why_not()}"
+    return {
+        "user": name,
+        "network": cut if tried["network"] else "none (filter of system calls)",
+        "files": open_ if tried["files"] else closed,
+        "signals": free if tried["signals"] else "to its own only",
+        "rungs": rungs,
+        "demanded": os.environ.get(ladder.VARIABLE, "").strip() or None,
+        "used": used,
+        "strongest": next((rung["name"] for rung in rungs if rung["available"]), None),
+        "problems": problems,
+    }
 
 
 def _cpu_name() -> str:
@@ -151,6 +177,25 @@ def _cpu_name() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or "unknown CPU"
+
+
+def _say_sandbox(console: Console, found: dict[str, Any]) -> None:
+    console.say(f"Exports run as: {found['user']}\nNetwork of exports: {found['network']}")
+    if "rungs" not in found:
+        return
+    table = Table(title="walls around exports, the strongest first", title_justify="left")
+    for heading in ("wall", "here", "why not", "to have it"):
+        table.add_column(heading)
+    for rung in found["rungs"]:
+        here = Text("yes", style="green") if rung["available"] else Text("no")
+        table.add_row(rung["name"], here, clean(rung["why_not"] or ""), "" if rung["available"] else rung["to_have_it"])
+    console.say(table)
+    asked = f"PTEBOT_SANDBOX demands {found['demanded']}" if found["demanded"] else "PTEBOT_SANDBOX demands nothing"
+    console.say(
+        f"Files of exports: {found['files']}\nSignals of exports: {found['signals']}\n"
+        f"Commands export behind: {clean(found['used'] or 'nothing, they refuse')} ({clean(asked)}); "
+        f"a server behind: {found['strongest']}"
+    )
 
 
 def _backend_table(backends: list[dict[str, Any]]) -> Table:

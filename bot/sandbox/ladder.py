@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from bot.errors import InvalidSettings, SandboxTooWeak, SandboxUnavailable
+from bot.sandbox import privileges
 from bot.sandbox.call import Call, Executor, Exit, RungName
 
 RUNGS: tuple[RungName, ...] = ("docker", "sibling", "bubblewrap", "landlock", "none")
@@ -66,14 +67,20 @@ def probe(image: str = "") -> list[Rung]:
     Args:
         image: that of the container rungs; '' leaves them out.
     """
-    return list(_probe(image, os.environ.get("PTEBOT_EXPORT_USER")))
+    return [_look(name, image) for name in RUNGS]
 
 
-@functools.lru_cache(maxsize=8)
-def _probe(image: str, _user: str | None) -> tuple[Rung, ...]:
-    return tuple(
-        Rung(name=name, why_not=_RUNGS[name].why_not(image), to_have_it=_RUNGS[name].to_have_it) for name in RUNGS
+def _look(name: RungName, image: str) -> Rung:
+    return Rung(
+        name=name,
+        why_not=_why_not(name, image, os.environ.get(privileges.VARIABLE)),
+        to_have_it=_RUNGS[name].to_have_it,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _why_not(name: RungName, image: str, _user: str | None) -> str | None:
+    return _RUNGS[name].why_not(image)
 
 
 def chosen(minimum: RungName, *, image: str = "") -> Executor:
@@ -84,7 +91,7 @@ def chosen(minimum: RungName, *, image: str = "") -> Executor:
     """
     missing = []
     for name in RUNGS[: RUNGS.index(minimum) + 1]:
-        found = next(rung for rung in probe(image) if rung.name == name)
+        found = _look(name, image)
         if found.available:
             return _RUNGS[name].make(image)
         missing.append(f"{name}: {found.why_not}")
@@ -113,7 +120,7 @@ class _Kind:
     to_have_it: str
 
 
-def _container(module: str, name: str) -> _Kind:
+def _container(module: str, name: str, to_have_it: str) -> _Kind:
     """A rung of containers; its client is imported when somebody asks for it."""
 
     def executor() -> Any:
@@ -135,7 +142,7 @@ def _container(module: str, name: str) -> _Kind:
     return _Kind(
         why_not=why_not,
         make=make,
-        to_have_it=f"Start a Docker engine that this user may use, and name the image by digest in {IMAGE_VARIABLE}.",
+        to_have_it=f"{to_have_it}, and name the image by digest in {IMAGE_VARIABLE}.",
     )
 
 
@@ -170,8 +177,10 @@ def probed(executor: Executor, kept: Sequence[str] = ("network", "files", "proce
 
 
 _RUNGS: dict[RungName, _Kind] = {
-    "docker": _container("bot.sandbox.docker", "DockerExecutor"),
-    "sibling": _container("bot.sandbox.sibling", "SiblingExecutor"),
+    "docker": _container("bot.sandbox.docker", "DockerExecutor", "Start a Docker engine that this user may use"),
+    "sibling": _container(
+        "bot.sandbox.sibling", "SiblingExecutor", "Run ptebot in a container that has the engine's socket"
+    ),
     "bubblewrap": _Kind(
         why_not=lambda _: _bubblewrap().available(""),
         make=lambda _: _bubblewrap()(),

@@ -205,6 +205,10 @@ def test_doctor_says_what_works_here() -> None:
     assert all(item["available"] for item in found["backends"] if item["default"]), found["problems"]
     assert {item["name"]: item["problem"] for item in found["packages"]}["executorch"] is None
     assert found["machine"]["token"] == "from HF_TOKEN"
+    rungs = {rung["name"]: rung for rung in found["sandbox"]["rungs"]}
+    assert list(rungs) == ["docker", "sibling", "bubblewrap", "landlock", "none"]
+    assert all(rung["available"] == (rung["why_not"] is None) for rung in rungs.values())
+    assert found["sandbox"]["used"] == ("landlock" if rungs["landlock"]["available"] else "none")
     assert "hf_secret" not in done.stdout + done.stderr
 
 
