@@ -51,6 +51,7 @@ class View:
             path=quote,
             part=lambda text: quote(text, safe=""),
             hub_link=self.hub_link,
+            short=short,
         )
         self._environment.globals.update(
             states=words.STATES,
@@ -86,6 +87,12 @@ def tidy(text: str) -> str:
     if len(text) > LONGEST:
         text = text[:LONGEST] + "…"
     return text if text.isprintable() else clean(text)
+
+
+def short(text: str | None, limit: int = 160) -> str:
+    """One line of a text, for a list."""
+    line = " ".join((text or "")[: limit * 4].split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def _inert(value: Any) -> Any:
