@@ -16,7 +16,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -239,7 +239,7 @@ def _verdict(text: str) -> Verdict | None:
     code, peak = told.get("code"), told.get("peak_bytes")
     if not isinstance(code, int) or isinstance(code, bool) or not -64 <= code <= 255:
         return None
-    flags = ("too_much_memory", "too_long", "too_much_output", "stopped")
+    flags = [one.name for one in fields(Exit) if one.default is False]
     return Verdict(
         exit=Exit(
             code=code,

@@ -133,7 +133,7 @@ def _answer(exchange: Exchange, template: str) -> Any:
     if not isinstance(value, list):
         return value
     value = value[:50]
-    if "/tree/" in template:
+    if "/tree/" in template and not template.startswith("/api/buckets"):
         return [{key: item for key, item in entry.items() if key != "path"} for entry in value]
     if "/paths-info/" in template:
         return [

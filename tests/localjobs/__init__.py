@@ -1,0 +1,1 @@
+"""Jobs and buckets for a local Hub: commands run as processes of this machine."""
