@@ -24,10 +24,10 @@ from bot.sandbox.container_engine import ENGINE_ERRORS
 from bot.sandbox.run_folder import RunFolder
 
 LOOK_SECONDS = 0.1
-HIDDEN_SECONDS = 1.0
-"""Between two looks for files without a name, which go through the processes of the machine."""
+SLOW_SECONDS = 0.5
+"""Between two looks that cost more: for files without a name, and at what the engine says."""
 
-Reason = Literal["stop", "time", "output"]
+Reason = Literal["stop", "time", "output", "memory"]
 
 
 def started_at(container: Any) -> float:
@@ -43,9 +43,10 @@ class Guard:
         self.reason: Reason | None = None
         self.disk_full = False
         self._client, self._id, self._folder, self._call = client, container_id, folder, call
+        self._began = int(began)
         left = None if call.limits.seconds is None else call.limits.seconds - (time.time() - began)
         self._until = None if left is None else time.monotonic() + left
-        self._hidden, self._looked = 0, 0.0
+        self._hidden, self._looked, self._starved = 0, 0.0, False
         self._over, self._wanted = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="container guard", daemon=True)
 
@@ -74,18 +75,25 @@ class Guard:
             return "stop"
         if self._until is not None and time.monotonic() > self._until:
             return "time"
+        if time.monotonic() - self._looked > SLOW_SECONDS:
+            self._looked = time.monotonic()
+            self._look_slowly()
+        if self._starved:
+            return "memory"
         most = self._call.limits.output_bytes
-        written = self._folder.written_bytes()
-        if most is not None and (written > most or written + self._without_a_name() > most):
+        if most is not None and self._folder.written_bytes() + self._hidden > most:
             return "output"
         self.disk_full = self._folder.is_nearly_full()
         return None
 
-    def _without_a_name(self) -> int:
-        if time.monotonic() - self._looked > HIDDEN_SECONDS:
-            self._looked = time.monotonic()
+    def _look_slowly(self) -> None:
+        """The kernel may end one process of many for want of memory, and leave the others waiting for it."""
+        if self._call.limits.output_bytes is not None:
             self._hidden = hidden_bytes(self._id, self._folder.outputs)
-        return self._hidden
+        if self._call.limits.memory_bytes is not None:
+            asked = {"container": self._id, "event": "oom"}
+            with suppress(*ENGINE_ERRORS):  # the next look is soon; with an end in the past the stream ends at once
+                self._starved = any(self._client.events(since=self._began, until=int(time.time()), filters=asked))
 
     def _kill(self) -> None:
         """Until it is certain; the engine may be busy."""

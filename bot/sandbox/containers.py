@@ -208,7 +208,9 @@ class ContainerExecutor(ABC):
         code = state["ExitCode"]
         limit = call.limits.memory_bytes
         # The flag stays down on podman; 137 under a limit that nobody here caused is the same.
-        starved = limit is not None and guard.reason is None and code != 0 and (state.get("OOMKilled") or code == 137)
+        starved = guard.reason == "memory" or (
+            limit is not None and guard.reason is None and code != 0 and (state.get("OOMKilled") or code == 137)
+        )
         most = call.limits.output_bytes
         return Exit(
             code=128 - code if code > 128 else code,

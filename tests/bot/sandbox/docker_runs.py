@@ -26,6 +26,11 @@ SECRET = "hf_parentsOwnSecret"
 WAITS = "import os, time\nwhile not os.path.exists('/in/go'): time.sleep(0.02)\n"
 """Code that goes on when the test makes the file (``let_go``)."""
 
+TOKEN = (
+    "import os, sys, time\nprint('begun', os.urandom(8).hex(), flush=True)\n" + WAITS + "print('over', flush=True)\n"
+)
+"""A script that says which run it is, waits for the test, and ends."""
+
 
 @dataclass
 class Ran:

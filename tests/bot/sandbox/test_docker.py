@@ -7,48 +7,25 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker as sdk
 import pytest
 
 from bot import export_process
-from bot.errors import OutputNotTrusted, SandboxUnavailable
-from bot.sandbox import run_folder
+from bot.errors import OutputNotTrusted
 from bot.sandbox.call import Conditions, Limits, Reads, Writes
-from bot.sandbox.containers import PREFIX
 from bot.sandbox.docker import DockerExecutor
-from bot.sandbox.leftovers import sweep_leftovers
 from bot.sandbox.run_folder import container_user
-from exporter import __version__
 from exporter import spec as specs
 from tests.bot.sandbox import docker_runs
-from tests.bot.sandbox.as_root import UID, _closed, _passable, needs_root, open_folder
-from tests.bot.sandbox.docker_runs import SECRET, WAITS, Door, Parent, Ran, run, script
+from tests.bot.sandbox.as_root import UID, needs_root, open_folder, passing
+from tests.bot.sandbox.docker_runs import SECRET, TOKEN, Door, run, script
 from tests.engine import DockerEngine
 from tests.exporter.models import tiny_model
 
 MIB = 1 << 20
 WRITES = "import os, sys\nout = sys.argv[1]\nos.makedirs(out)\nos.chdir(out)\n"
-TOKEN = (
-    "import os, sys, time\nprint('begun', os.urandom(8).hex(), flush=True)\n" + WAITS + "print('over', flush=True)\n"
-)
-"""A script that says which run it is, waits for the test, and ends."""
-
-
-@pytest.fixture
-def executor(docker_engine: DockerEngine) -> Iterator[DockerExecutor]:
-    """None of a test's runs outlives it, and none leaves a folder."""
-    before = _folders()
-    yield DockerExecutor(docker_engine.image, base_url=docker_engine.host)
-    assert docker_runs.containers(docker_engine) == []
-    assert _folders() == before
-
-
-def _folders() -> set[Path]:
-    return set(run_folder.near(None).glob(f"{run_folder.PREFIX}*"))
 
 
 def test_an_export_gets_a_model_and_nothing_else(
@@ -158,6 +135,12 @@ BOMBS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "memory": ("x = [bytearray(1 << 20) for _ in range(1000)]", {"memory_bytes": 128 * MIB}, {"too_much_memory": True}),
     "memory in scratch": (
         "f = open('/scratch/x', 'wb')\nwhile True: f.write(bytes(1 << 20))",
+        {"memory_bytes": 128 * MIB},
+        {"too_much_memory": True},
+    ),
+    "memory in pieces": (
+        "import mmap, os, time\nfor _ in range(8):\n    m = mmap.mmap(-1, 64 << 20)\n"
+        + "    if os.fork() == 0:\n        m.write(b'x' * (64 << 20))\n        time.sleep(600)\ntime.sleep(600)",
         {"memory_bytes": 128 * MIB},
         {"too_much_memory": True},
     ),
@@ -271,103 +254,6 @@ def test_whoever_listens_may_fail(executor: DockerExecutor, tmp_path: Path) -> N
         run(executor, script(tmp_path / "code", TOKEN), on_line=fail)
 
 
-def _left_by_a_kill(docker_engine: DockerEngine, name: str, code: str, place: Path) -> str:
-    """What a process said whose worker was killed with signal 9 afterwards."""
-    parent = Parent(docker_engine, name, code, place)
-    said = parent.line()
-    parent.kill()
-    return said
-
-
-def _again(docker_engine: DockerEngine, executor: DockerExecutor, place: Path, name: str, code: str = TOKEN) -> Ran:
-    """The same call, by another process than that which was killed; what it waits for is there."""
-
-    def go(_: str) -> None:
-        docker_runs.let_go(docker_engine, name)
-
-    return run(executor, script(place, code, Writes(place / "made"), name=name), on_line=go)
-
-
-MAKES = TOKEN + "open(sys.argv[1], 'w').write('whole')\n"
-
-
-def test_after_a_kill_the_same_container_is_found(
-    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path
-) -> None:
-    said = _left_by_a_kill(docker_engine, "killed", MAKES, tmp_path)
-    assert docker_runs.about(docker_engine, "killed")["State"]["Running"]
-    ran = _again(docker_engine, executor, tmp_path, "killed", MAKES)
-    assert (ran.exit.code, ran.lines) == (0, [said, "over"])
-    assert (tmp_path / "made").read_text() == "whole"
-
-
-def test_what_ended_while_nobody_looked_is_collected(
-    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path
-) -> None:
-    said = _left_by_a_kill(docker_engine, "ended", MAKES, tmp_path)
-    docker_runs.let_go(docker_engine, "ended")
-    assert docker_engine.run("wait", PREFIX + "ended").stdout.strip() == "0"
-    ran = run(executor, script(tmp_path, MAKES, Writes(tmp_path / "made"), name="ended"))
-    assert ran.lines == [said, "over"]
-    assert (tmp_path / "made").read_text() == "whole"
-
-
-@pytest.mark.parametrize("kind", ["other inputs", "other limits", "killed", "its folder went"])
-def test_a_container_that_is_of_no_use_is_replaced(
-    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path, kind: str
-) -> None:
-    said = _left_by_a_kill(docker_engine, "stale", TOKEN, tmp_path)
-    code, limits = TOKEN, {}
-    if kind == "other inputs":
-        code += "# another\n"
-    elif kind == "other limits":
-        limits = {"processes": 99}
-    elif kind == "killed":
-        docker_engine.run("kill", PREFIX + "stale")
-    else:
-        there = docker_runs.folder(docker_engine, "stale")
-        docker_engine.run("kill", PREFIX + "stale")
-        there.rename(tmp_path / "elsewhere")
-
-    def go(line: str) -> None:
-        docker_runs.let_go(docker_engine, "stale")
-
-    ran = run(executor, script(tmp_path, code, Writes(tmp_path / "made"), name="stale", **limits), on_line=go)
-    assert ran.exit.code == 0
-    assert ran.lines[0].startswith("begun")
-    assert ran.lines[0] != said
-
-
-def test_a_container_whose_owner_lives_is_not_taken(
-    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path
-) -> None:
-    parent = Parent(docker_engine, "held", TOKEN, tmp_path)
-    said = parent.line()
-    with pytest.raises(SandboxUnavailable, match="runs held already"):
-        run(executor, script(tmp_path, TOKEN, Writes(tmp_path / "made"), name="held"))
-    assert sweep_leftovers(0, base_url=docker_engine.host) == []
-    assert docker_runs.about(docker_engine, "held")["State"]["Running"]
-    parent.kill()
-    assert _again(docker_engine, executor, tmp_path, "held").lines[0] == said
-
-
-def test_an_engine_that_goes_away_is_told_and_its_container_found_again(
-    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path
-) -> None:
-    said: list[str] = []
-    with Door(docker_engine) as door:
-
-        def shut(line: str) -> None:
-            said.append(line)
-            door.shut()
-
-        call = script(tmp_path, MAKES, Writes(tmp_path / "made"), name="cut")
-        with pytest.raises(SandboxUnavailable, match="engine"):
-            run(DockerExecutor(docker_engine.image, base_url=door.host), call, on_line=shut)
-    assert docker_runs.about(docker_engine, "cut")["State"]["Running"]
-    assert _again(docker_engine, executor, tmp_path, "cut", MAKES).lines == [*said, "over"]
-
-
 AS_ANOTHER = """
 import json, os, sys
 from pathlib import Path
@@ -393,65 +279,10 @@ def test_a_user_who_is_not_root_gets_files_of_its_own(docker_engine: DockerEngin
     with Door(docker_engine) as door, open_folder() as name:
         os.chown(name, UID + 112, UID + 112)
         code = AS_ANOTHER.replace("UID,", f"{UID + 112},").replace("UID)", f"{UID + 112})")
-        prefix = _passable(closed) if (closed := _closed()) else []
-        command = [*prefix, sys.executable, "-c", code, docker_engine.image, door.host, name]
+        command = [*passing(), sys.executable, "-c", code, docker_engine.image, door.host, name]
         env = {**os.environ, "PYTHONPATH": str(docker_runs.ROOT), "HOME": name}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"why": None, "inside": [str(UID + 112)], "owner": UID + 112, "hides": True}
     assert docker_runs.containers(docker_engine) == []
-
-
-def test_what_nobody_comes_back_for_is_swept(
-    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path
-) -> None:
-    _left_by_a_kill(docker_engine, "left", TOKEN, tmp_path)
-    assert sweep_leftovers(base_url=docker_engine.host) == [], "it is not old enough"
-    assert sweep_leftovers(0, base_url=docker_engine.host) == ["ptebot-left"]
-
-
-def test_a_name_that_is_anothers_is_left_alone(
-    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path
-) -> None:
-    docker_engine.run("create", "--name", "ptebot-theirs", docker_engine.image)
-    try:
-        with pytest.raises(SandboxUnavailable, match="not of ptebot"):
-            run(executor, script(tmp_path, TOKEN, name="theirs"))
-    finally:
-        docker_engine.run("rm", "ptebot-theirs")
-    with pytest.raises(ValueError, match="no name"):
-        run(executor, script(tmp_path, TOKEN, name="../x"))
-
-
-def test_which_images_are_taken(docker_engine: DockerEngine) -> None:
-    host = docker_engine.host
-    whole = docker_engine.run("image", "inspect", "--format", "{{.Id}}", docker_engine.image).stdout.strip()
-    assert DockerExecutor.available(whole, base_url=host) is None
-    assert DockerExecutor.available(docker_engine.image, base_url=host) is None
-    for absent in ("ptebot:nothing-here", "sha256:" + "0" * 64):
-        assert "only a digest is pulled" in (DockerExecutor.available(absent, base_url=host) or "")
-    absent = f"localhost:1/ptebot@sha256:{'0' * 64}"
-    assert "did not do what it was asked" in (DockerExecutor.available(absent, base_url=host) or ""), "it was tried"
-
-
-def test_an_image_of_another_version_is_told(docker_engine: DockerEngine) -> None:
-    client = sdk.DockerClient(base_url=docker_engine.host)
-    made = client.containers.create(docker_engine.image)
-    try:
-        changes = 'LABEL org.opencontainers.image.version="v99.0"'
-        labelled = made.commit("ptebot", "other-label", changes=changes)
-        assert f"'v99.0'; this is {__version__}" in (
-            DockerExecutor.available(labelled.id, base_url=docker_engine.host) or ""
-        )
-    finally:
-        made.remove()
-        client.images.remove("ptebot:other-label", force=True)
-        client.close()
-
-
-def test_without_an_engine(tmp_path: Path) -> None:
-    nowhere = f"unix://{tmp_path}/docker.sock"
-    assert DockerExecutor.available("ptebot:x", base_url=nowhere) == f"No Docker engine answers at {nowhere}."
-    with pytest.raises(SandboxUnavailable):
-        run(DockerExecutor("ptebot:x", base_url=nowhere), script(tmp_path, ""))
