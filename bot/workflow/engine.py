@@ -41,6 +41,13 @@ def _unrecorded(why: str) -> BaseException:
     return engine_errors.DBOSWorkflowCancelledError(why)
 
 
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """Not that a job's thread ended because the job was cancelled, superseded or taken over: dbos calls it an error."""
+    error = record.exc_info[1] if record.exc_info else None
+    wanted_no_more = engine_errors.DBOSAwaitedWorkflowCancelledError, engine_errors.DBOSWorkflowCancelledError
+    return not isinstance(error, wanted_no_more)
+
+
 _running: Engine | None = None
 
 
@@ -80,6 +87,7 @@ class Engine:
             "log_level": "ERROR",
         }
         DBOS(config=config)
+        logging.getLogger("dbos").addFilter(_worth_telling)
         try:
             DBOS.launch()
             DBOS.register_queue(
