@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/ptebot demo $(if $(MODEL),--model $(MODEL))
+	$(BIN)/ptebot demo $(if $(MODEL),--model $(MODEL)) $(if $(BOT),--bot)
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)

@@ -87,10 +87,12 @@ class LocalHub:
 
     endpoint: str
     token: str = field(repr=False)
+    users: dict[str, str] = field(default_factory=dict, repr=False)
+    """Tokens of the accounts that were asked for, by name."""
 
 
 @contextmanager
-def local_hub(data: Path, port: int = 0) -> Iterator[LocalHub]:
+def local_hub(data: Path, port: int = 0, users: tuple[str, ...] = ()) -> Iterator[LocalHub]:
     """A Hub on this machine for the time of a ``with`` block, in a child that ends with this process.
 
     Raises:
@@ -99,6 +101,7 @@ def local_hub(data: Path, port: int = 0) -> Iterator[LocalHub]:
     data.mkdir(parents=True, exist_ok=True)
     log = data / "localhub.log"
     hub_itself = ["bot.cli", "localhub", "--json", "--data", str(data)]
+    hub_itself += [word for name in users for word in ("--user", name)]
     command = [sys.executable, "-m", "bot.leash", leash.NETWORK, *hub_itself]
     # No one's token or login gets into the Hub's process, nor a proxy between it and us.
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}
@@ -132,7 +135,7 @@ def _first_words(hub: subprocess.Popen[bytes], log: Path) -> LocalHub:
         watchdog.cancel()
     try:
         said = json.loads(line)
-        return LocalHub(endpoint=said["endpoint"], token=said["token"])
+        return LocalHub(endpoint=said["endpoint"], token=said["token"], users=said["users"])
     except (ValueError, KeyError, TypeError):
         told = log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
         raise DemoFailed(

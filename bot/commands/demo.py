@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from exporter import spec as specs
 
 if TYPE_CHECKING:
     from bot.demo import Example, LocalHub
+    from bot.demo_bot import LocalBot
     from bot.job import Outcome
 
 MODELS = ("sample", "smollm2")
@@ -28,6 +29,8 @@ MODELS = ("sample", "smollm2")
 @click.option("--model", type=click.Choice(MODELS), default="sample", show_default=True, help="The example.")
 @click.option("--backends", type=Names(), help="Which backends.  [default: sample: all; smollm2: xnnpack]")
 @click.option("--precision", "precisions", type=Names(), help="Which precisions.  [default: fp32,8da4w]")
+@click.option("--bot", "with_bot", is_flag=True, help="Let the Hub bot do it: a server, a webhook, and its pages.")
+@click.option("--bot-port", type=click.IntRange(0, 65535), default=0, help="The pages' port.  [default: a free one]")
 @click.option("--keep/--no-keep", default=None, help="Keep the Hub up until Ctrl-C.  [default: on a terminal]")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The Hub's port.  [default: a free one]")
 @click.option(
@@ -42,6 +45,8 @@ def command(
     model: str,
     backends: tuple[str, ...] | None,
     precisions: tuple[str, ...] | None,
+    with_bot: bool,
+    bot_port: int,
     keep: bool | None,
     port: int,
     data: Path | None,
@@ -52,24 +57,62 @@ def command(
     Without a terminal the demo then ends; on one it keeps the Hub up, so that the pull request can be read in
     a browser, until Ctrl-C.
     """
-    from bot import demo
+    from bot import demo, demo_bot
 
     example = demo.EXAMPLE_MODELS[model]
     with ExitStack() as stack:
         directory = example.prepare(console.say)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ptebot-demo-")))
-        hub = stack.enter_context(demo.local_hub(data or scratch / "hub", port))
+        accounts = (demo_bot.OWNER, demo_bot.BOT) if with_bot else ()
+        hub = stack.enter_context(demo.local_hub(data or scratch / "hub", port, accounts))
         console.say(f"A Hub on this machine: {hub.endpoint}")
         name = "sample-model" if model == "sample" else directory.name
+        if with_bot:
+            bot = stack.enter_context(
+                demo_bot.local_bot(
+                    hub,
+                    scratch / "bot",
+                    port=bot_port,
+                    backends=backends or example.backends,
+                    precisions=precisions or example.precisions,
+                    max_seq_len=example.max_seq_len,
+                )
+            )
+            _through_the_bot(console, hub, bot, directory, name)
+            _stay(console, keep)
+            return
         repo_id = demo.upload(hub, directory, name)
         console.say(f"Uploaded {example.title}: {hub.endpoint}/{repo_id}")
         outcome = _export(console, hub, repo_id, example, backends, precisions, scratch)
         if example.speaks:
             _ask(console, hub, repo_id, outcome, directory, scratch)
         finish(console, outcome)
-        if sys.stdin.isatty() and sys.stdout.isatty() if keep is None else keep:
-            console.say("The Hub stays up for a look in a browser. Ctrl-C ends it.")
-            _until_interrupted()
+        _stay(console, keep)
+
+
+def _stay(console: Console, keep: bool | None) -> None:
+    if sys.stdin.isatty() and sys.stdout.isatty() if keep is None else keep:
+        console.say("Everything stays up for a look in a browser. Ctrl-C ends it.")
+        _until_interrupted()
+
+
+def _through_the_bot(console: Console, hub: LocalHub, bot: LocalBot, directory: Path, name: str) -> None:
+    """A webhook, a push, and the job that comes of it."""
+    from bot import demo, demo_bot
+    from bot.errors import DemoFailed
+
+    console.say(f"The bot's pages: {bot.address} (sign in with the administrator's token {bot.admin_token})")
+    demo_bot.watch(hub, bot)
+    repo_id = demo.upload(replace(hub, token=hub.users[demo_bot.OWNER]), directory, name)
+    console.say(f"Pushed {hub.endpoint}/{repo_id}; the Hub tells the bot.")
+    with console.progress() as show:
+        job = demo_bot.follow(bot, show)
+    console.document(job=job.id, state=job.state, pull_request=job.pr_url, pages=bot.address)
+    console.say(f"Job: {bot.address}/jobs/{job.id}")
+    if job.state not in ("passed", "partial"):
+        why = job.failure.what if job.failure else job.reason
+        raise DemoFailed(f"The job ended as {job.state}: {why}")
+    console.say(f"Pull request opened: {job.pr_url}")
 
 
 def _export(

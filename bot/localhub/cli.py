@@ -20,14 +20,17 @@ from exporter.errors import PtebotError
 @click.option(
     "--json", "json_line", is_flag=True, help="Print the endpoint and an administrator's token as JSON first."
 )
+@click.option("--user", "users", metavar="NAME", multiple=True, help="With --json: a token for this account, too.")
 @click.option("--allow-remote", is_flag=True, help="Allow an address that other machines can reach.")
-def localhub_command(data: Path, port: int, host: str, json_line: bool, allow_remote: bool) -> None:
+def localhub_command(
+    data: Path, port: int, host: str, json_line: bool, users: tuple[str, ...], allow_remote: bool
+) -> None:
     """Run a Hub on this machine, for demos and tests.
 
     The huggingface_hub client talks to it with HF_ENDPOINT or HfApi(endpoint=...).
     """
     try:
-        server.serve(data, host, port, json_line, allow_remote)
+        server.serve(data, host, port, json_line, allow_remote, users)
     except PtebotError as error:
         click.echo(f"{error.title}: {error}", err=True)
         sys.exit(error.exit_code)

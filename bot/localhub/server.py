@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
@@ -23,12 +24,17 @@ NOTICE = "This is ptebot's local Hub, for demos and tests: not a service to trus
 
 
 def serve(
-    data: Path, host: str = "127.0.0.1", port: int = 0, json_line: bool = False, allow_remote: bool = False
+    data: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    json_line: bool = False,
+    allow_remote: bool = False,
+    users: Sequence[str] = (),
 ) -> None:
     """Serve the hub in ``data`` until interrupted.
 
-    With ``json_line`` the first line on stdout is ``{"endpoint": ..., "token": ...}`` (the administrator's);
-    otherwise a person is told the address and where the token is kept.
+    With ``json_line`` the first line on stdout is ``{"endpoint": ..., "token": ..., "users": {name: token}}`` (the
+    first token is the administrator's); otherwise a person is told the address and where that token is kept.
 
     Raises:
         UnsafeHost: ``host`` is not a loopback address and ``allow_remote`` is not set.
@@ -44,7 +50,8 @@ def serve(
         app = create_app(hub, hosts=["*"] if allow_remote else LOCAL_NAMES)
         endpoint = endpoint_of(listener, host)
         if json_line:
-            print(json.dumps({"endpoint": endpoint, "token": token}), flush=True)
+            tokens = {name: hub.accounts.new_token(hub.accounts.create(name), "write") for name in users}
+            print(json.dumps({"endpoint": endpoint, "token": token, "users": tokens}), flush=True)
             print(NOTICE, file=sys.stderr, flush=True)
         else:
             print(f"{NOTICE}\nListening on {endpoint}\nAdministrator's token: in {hub.data / TOKEN_FILE}", flush=True)

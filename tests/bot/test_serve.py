@@ -1,4 +1,4 @@
-"""``ptebot serve`` and ``ptebot jobs`` as processes: a webhook in, a real export, a pull request out; kills, signals."""
+"""``ptebot serve`` and ``ptebot jobs`` as processes: a push in, a real export, a pull request out; a kill, a stop."""
 
 from __future__ import annotations
 
