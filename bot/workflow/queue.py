@@ -49,7 +49,8 @@ class Queue:
     def submit(self, asked: Asked, asker: Asker, *, token: str | None = None) -> tuple[JobRecord, bool]:
         """As ``Actions.submit``. A commit that the main branch came back to is done again."""
         record, new = self.store.add(asked, asker)
-        if token is not None and record.live:
+        # Whoever else asks for a job that is there waits for it; they do not make it theirs.
+        if token is not None and record.live and (new or record.asker == asker):
             if self._seal is None:
                 raise ValueError("a token was given, and nothing to seal it with")
             self.store.seal(record.id, self._seal(record.id, token))

@@ -207,6 +207,19 @@ def test_a_pull_request_is_opened_in_the_name_of_who_signed_in(start: Start) -> 
     assert here.store.sealed(job.id) is None
 
 
+def test_nobody_makes_another_ones_job_theirs(start: Start) -> None:
+    here = start()
+    asked = Asked(repo_id="acme/taken", sha=here.repository("taken"))
+    here.executor.go_on.clear()
+    job, _ = here.queue.submit(asked, Asker(trigger="webhook"))
+    until(here.executor.begun.is_set, "the export")
+    again, new = here.queue.submit(asked, Asker(trigger="form", name="eve"), token=here.hub.create_user("eve"))
+    assert again.id == job.id and not new and here.store.sealed(job.id) is None
+    here.executor.go_on.set()
+    assert here.ended(job.id).state == "passed"
+    assert "eve" not in [pull.author for pull in here.pulls("taken")]
+
+
 def test_the_limits_of_the_settings_reach_the_exporter(start: Start) -> None:
     here = start(memory_limit=1 << 30, cpu_limit=1.5, output_limit=1 << 24, export_timeout=77.0)
     assert here.ended(here.submit("limits", here.repository("limits")).id).state == "passed"
