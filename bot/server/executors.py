@@ -5,8 +5,21 @@ Loaded when the server starts, so that a machine without the demanded wall says 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from bot.sandbox.call import Executor
 from bot.server.settings import Settings
+
+
+def leftovers(executor: Executor) -> Callable[[], Sequence[str]]:
+    """What removes the runs that killed processes left with this executor, and gives their names."""
+
+    def sweep() -> Sequence[str]:
+        from bot.sandbox.leftovers import sweep_leftovers
+
+        return sweep_leftovers()
+
+    return sweep if executor.rung in ("docker", "sibling") else lambda: ()
 
 
 def chosen(settings: Settings) -> Executor:
@@ -14,14 +27,9 @@ def chosen(settings: Settings) -> Executor:
 
     Raises:
         SandboxTooWeak: this machine has none as strong as is demanded.
-        InvalidSettings: a remote executor lacks a setting.
+        InvalidSettings: a remote executor lacks a setting, or its package.
+        PtebotError: it cannot be asked.
     """
-    import importlib
+    from bot.sandbox import ladder, remote
 
-    from bot.sandbox import ladder
-
-    try:
-        remote = importlib.import_module("bot.sandbox.remote").from_settings(settings)
-    except ImportError:
-        remote = None
-    return remote or ladder.chosen(settings.sandbox, image=settings.image)
+    return remote.from_settings(settings) or ladder.chosen(settings.sandbox, image=settings.image)

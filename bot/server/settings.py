@@ -92,6 +92,27 @@ class Settings(BaseSettings):
     attempts: int = Field(5, ge=1, le=20)
     """How often a step is tried that fails for what can pass: the network, the Hub, a full disk."""
 
+    executor: Literal["local", "hf-jobs", "kubernetes"] = "local"
+    """Where exports run: behind a wall of this machine, as Jobs on Hugging Face, or as Jobs of a Kubernetes cluster."""
+    remote_start: Seconds = Field(3600.0, gt=0)
+    """Seconds until a job elsewhere has to have begun."""
+    jobs_namespace: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,95})?$")
+    """Who runs and pays Jobs on Hugging Face; the token's account where nobody is named."""
+    jobs_flavor: str = Field("cpu-upgrade", pattern=r"^[a-z0-9][a-z0-9.-]{0,40}$")
+    """The machine of a Job on Hugging Face."""
+    jobs_bucket: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})?$")
+    """The bucket that brings files to such Jobs and back; NAMESPACE/ptebot-jobs, made private, where none is named."""
+    kubernetes_namespace: str = Field("ptebot", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    """Where Jobs of Kubernetes run."""
+    kubernetes_claim: str = Field("", pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$")
+    """The PersistentVolumeClaim that the data directory is on; Jobs mount their own folders of it."""
+    kubernetes_subpath: str = Field("", pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)?$")
+    """The data directory's place in that claim; '' where it is the claim's root."""
+    kubernetes_pull_secret: str = Field("", pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$")
+    """The Secret that fetches the image, where one is needed."""
+    kubernetes_config: Path | None = None
+    """A kubeconfig, for a server outside the cluster."""
+
     sweep_interval: Seconds = Field(6 * 3600.0, ge=0)
     """Seconds between two looks for what a lost webhook missed; 0 turns them off."""
     retention: Seconds = Field(30 * 86400.0, ge=0)
