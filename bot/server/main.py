@@ -102,7 +102,9 @@ class Parts:
         self.takeover = Takeover(leases, self.engine.adopt)
         self.intake = Intake(settings, self.store, self.queue)
         self.sweep = Sweep(settings, self.store, self.queue)
-        self.retention = Retention(settings, self.store, forget=self.queue.forget)
+        self.retention = Retention(
+            settings, self.store, forget=self.queue.forget, leftovers=executors.leftovers(executor)
+        )
         self._sealer = Sealer.of(settings)
 
     def start(self) -> None:

@@ -54,10 +54,19 @@ class Retention:
     """Looks every hour, from ``start`` to ``stop``; one in each process that does jobs, for its own files."""
 
     def __init__(
-        self, settings: Settings, store: Store, *, forget: Callable[[Sequence[str]], None] = lambda _: None
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        forget: Callable[[Sequence[str]], None] = lambda _: None,
+        leftovers: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
-        """``forget`` removes what the job engine keeps of ended jobs, by their ids."""
-        self._settings, self._store, self._forget = settings, store, forget
+        """
+        Args:
+            forget: removes what the job engine keeps of ended jobs, by their ids.
+            leftovers: removes what killed exports left elsewhere, containers for one; gives their names.
+        """
+        self._settings, self._store, self._forget, self._leftovers = settings, store, forget, leftovers
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -87,6 +96,8 @@ class Retention:
         done = Removed(jobs=jobs, deliveries=deliveries, folders=self._files(), file_bytes=self._shrink())
         if done != Removed():
             log.info("removed: %s", done)
+        if gone := self._leftovers():
+            log.info("removed what killed exports left: %s", ", ".join(gone))
         return done
 
     # --- the database
