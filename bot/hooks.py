@@ -72,7 +72,7 @@ class Installed:
 
 def listed(api: HfApi) -> list[Hook]:
     """Every webhook of the account; raises NotAuthorized, HubUnreachable, HookRefused."""
-    with _settings(api, "listing webhooks"):
+    with settings(api, "listing webhooks"):
         return [read(one) for one in api.list_webhooks()]
 
 
@@ -88,12 +88,12 @@ def install(api: HfApi, watch: Sequence[str], *, url: str, secret: str) -> Insta
     url = checked_url(url)
     check_secret(secret)
     items = watched_items(api, watch)
-    with _settings(api, "listing webhooks"):
+    with settings(api, "listing webhooks"):
         same = [one for one in api.list_webhooks() if one.url == url]
-    with _settings(api, "setting up the webhook"):
+    with settings(api, "setting up the webhook"):
         if not same:
             made = api.create_webhook(url=url, watched=list(items), domains=list(DOMAINS), secret=secret)
-            return Installed(operation="created", hook=read(made), added=_names(items))
+            return Installed(operation="created", hook=read(made), added=names_of(items))
         return _extended(api, same, items, domains=DOMAINS, secret=secret)
 
 
@@ -127,20 +127,20 @@ def merged(
     union: list[dict[str, str] | WebhookWatchedItem] = [*old.watched, *new]
     if len(union) > MOST_WATCHED:
         raise HookRefused(f"The webhook would watch {len(union):,} names; at most {MOST_WATCHED} are taken.")
-    return union, _names(new)
+    return union, names_of(new)
 
 
 def enable(api: HfApi, which: str) -> Hook:
     """Switch a disabled or suspended webhook on again; raises as ``found``."""
     hook = found(api, which)
-    with _settings(api, "enabling the webhook"):
+    with settings(api, "enabling the webhook"):
         return read(api.enable_webhook(hook.id))
 
 
 def remove(api: HfApi, which: str) -> Hook:
     """Delete a webhook; what it was. Raises as ``found``."""
     hook = found(api, which)
-    with _settings(api, "removing the webhook"):
+    with settings(api, "removing the webhook"):
         api.delete_webhook(hook.id)
     return hook
 
@@ -243,7 +243,7 @@ def watched_items(api: HfApi, names: Sequence[str]) -> list[WebhookWatchedItem]:
 
 
 def _owner(api: HfApi, name: str) -> WebhookWatchedItem:
-    with _settings(api, "asking whose token this is"):
+    with settings(api, "asking whose token this is"):
         me = api.whoami(cache=True)
     if name.lower() == str(me.get("name", "")).lower():
         return WebhookWatchedItem(type="user", name=str(me["name"]))
@@ -266,8 +266,8 @@ def _owner(api: HfApi, name: str) -> WebhookWatchedItem:
 
 
 @contextmanager
-def _settings(api: HfApi, what: str) -> Iterator[None]:
-    """What the Hub answers about webhooks, in their words."""
+def settings(api: HfApi, what: str) -> Iterator[None]:
+    """The Hub's refusals inside the block, as those of a webhook."""
     try:
         with asking(what, api):
             yield
@@ -290,7 +290,7 @@ def read(info: WebhookInfo) -> Hook:
         url=_shown(info.url) if info.url else None,
         job_image=(job.docker_image or job.space_id or "?") if job else None,
         job_labels=tuple(sorted((job.labels or {}).items())) if job else (),
-        watched=_names(info.watched),
+        watched=names_of(info.watched),
         domains=tuple(info.domains),
         state=state,
     )
@@ -304,5 +304,6 @@ def _shown(url: str) -> str:
         return "?"
 
 
-def _names(items: Sequence[WebhookWatchedItem]) -> tuple[str, ...]:
+def names_of(items: Sequence[WebhookWatchedItem]) -> tuple[str, ...]:
+    """``type:name`` of each, sorted."""
     return tuple(sorted(f"{one.type}:{one.name}" for one in items))

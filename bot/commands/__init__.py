@@ -16,6 +16,7 @@ COMMANDS = {
     "worker": "bot.commands.worker:command",
     "jobs": "bot.commands.jobs:command",
     "hook": "bot.commands.hook:command",
+    "hosted": "bot.commands.hosted:command",
     "backup": "bot.commands.backup:command",
     "restore": "bot.commands.backup:restore",
     "doctor": "bot.commands.doctor:command",

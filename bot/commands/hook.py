@@ -18,7 +18,7 @@ from bot.console import Console
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-    from bot.hooks import Hook
+    from bot.hooks import Hook, Installed
 
 MOST_SECRET_BYTES = 8192
 
@@ -60,6 +60,17 @@ def _url_option(function: F) -> F:
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="A file with the secret, instead of the variable.",
 )
+@click.option("--serverless", is_flag=True, help="Without a server: each event starts --image as a Job on the Hub.")
+@click.option("--image", metavar="NAME@sha256:...", help="With --serverless: ptebot's image, by its digest.")
+@click.option("--flavor", default="cpu-upgrade", show_default=True, help="With --serverless: the Job's machine.")
+@click.option("--namespace", metavar="OWNER", help="With --serverless: who runs the Jobs.  [default: the account]")
+@click.option(
+    "--env",
+    "settings",
+    metavar="PTEBOT_NAME=VALUE",
+    multiple=True,
+    help="With --serverless: a setting of the server for the Jobs, such as PTEBOT_BACKENDS=xnnpack; may be repeated.",
+)
 @click.option("--test", is_flag=True, help="Ask the server for its health first; without an answer nothing is changed.")
 @_endpoint_option
 @output_options
@@ -70,6 +81,11 @@ def install(
     url: str | None,
     secret_env: str,
     secret_file: Path | None,
+    serverless: bool,
+    image: str | None,
+    flavor: str,
+    namespace: str | None,
+    settings: tuple[str, ...],
     test: bool,
     endpoint: str | None,
 ) -> None:
@@ -77,10 +93,20 @@ def install(
 
     Run again with the same URL, it changes that webhook: what it watches grows, the secret is set anew, and one that
     the Hub has suspended is switched on. https is demanded, except for this machine.
+
+    With --serverless there is no URL: the Hub starts the image for each event, with the account's token as a secret
+    of the webhook. Installing runs that image once, to no effect.
     """
     from bot import hooks
     from bot.errors import HookRefused
 
+    if serverless:
+        if url is not None or image is None or test or secret_file is not None:
+            raise click.UsageError("--serverless goes with --image, and without --url, --test and --secret-file.")
+        _tell_installed(console, _serverless(endpoint, names, image, flavor, namespace, settings))
+        return
+    if image is not None or namespace is not None or settings:
+        raise click.UsageError("--image, --namespace and --env go with --serverless.")
     if url is None:
         raise click.UsageError("--url is needed: the address of `ptebot serve`, as the Hub reaches it.")
     address = hooks.checked_url(url)
@@ -92,7 +118,24 @@ def install(
     _tell_installed(console, done)
 
 
-def _tell_installed(console: Console, done: Any) -> None:
+def _serverless(
+    endpoint: str | None,
+    names: tuple[str, ...],
+    image: str,
+    flavor: str,
+    namespace: str | None,
+    settings: tuple[str, ...],
+) -> Installed:
+    from bot import hooks_serverless
+
+    api = _api(endpoint)
+    env = dict(one.partition("=")[::2] for one in settings)
+    return hooks_serverless.install(
+        api, names, image=image, flavor=flavor, token=str(api.token), env=env, namespace=namespace
+    )
+
+
+def _tell_installed(console: Console, done: Installed) -> None:
     from dataclasses import asdict
 
     console.document(**{**asdict(done), "hook": _data(done.hook)})
