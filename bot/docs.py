@@ -105,10 +105,11 @@ def exit_codes_short() -> str:
             (_span(9, 29), "the model, the spec or this machine: refused with a reason, nothing written"),
             (_span(30, 39), "the Hub: not found, not allowed, not reachable"),
             (_span(40, 49), "the example models"),
-            (_span(50, 59), "the command line: an export without a result, a rebuild that differs"),
+            (_span(50, 59), "the command line: an export without a result, a rebuild that differs, no sandbox"),
             (_span(60, 69), "the local Hub"),
             (_span(70, 79), "GitHub: not found, not allowed, not reachable, a full LFS store"),
             (_span(80, 89), "the Action: its inputs, its configuration, its limits"),
+            (_span(90, 99), "the server: its settings, its database, its jobs and webhooks"),
             ("130, 143", "interrupted"),
         ],
     )
