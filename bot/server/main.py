@@ -188,6 +188,7 @@ def serve_app(
         h11_max_incomplete_event_size=64 * 1024,
         limit_concurrency=1_000,
         server_header=False,
+        proxy_headers=False,  # ``trusted_proxies`` says whose count (bot.web.security); uvicorn believes 127.0.0.1
     )
     server = _Server(config, listening, before_end)
     watcher = threading.Thread(target=_follow, args=(parts, server), name="replaced", daemon=True)

@@ -101,7 +101,7 @@ def started(docker: DockerEngine, image: str, hub: RunningHub, port: int) -> Ite
         "SPACE_HOST": HOST, "SPACE_ID": "acme/ptebot", "OAUTH_CLIENT_ID": client_id, "OAUTH_CLIENT_SECRET": secret,
         "OAUTH_SCOPES": "openid profile write-discussions", "OPENID_PROVIDER_URL": hub.endpoint,
         "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.create_user("ptebot-user"), "PTEBOT_WATCH": "acme",
-        "PTEBOT_WEBHOOK_SECRET": SECRET, "PTEBOT_SECRET_KEY": "k" * 40,
+        "PTEBOT_WEBHOOK_SECRET": SECRET, "PTEBOT_SECRET_KEY": "k" * 40, "PTEBOT_ADMIN_TOKEN": "t" * 40,
     }  # fmt: skip
     given = [f"--env={name}={value}" for name, value in variables.items()]
     options = ["--detach", "--network=host", "--cap-drop=ALL", "--security-opt=no-new-privileges", *given]
@@ -151,6 +151,10 @@ def test_it_runs_as_the_hub_runs_it(docker_engine: DockerEngine, image: str) -> 
         assert query["redirect_uri"] == [f"https://{HOST}/oauth/callback"]
         unsigned = httpx2.post(f"{base}/webhooks/hub", headers={"Host": HOST}, json={})
         assert unsigned.status_code == 401
+        for n in range(12):  # nobody said that a proxy is there, so nobody may say who they are
+            guess = {**ours, "Authorization": "Bearer guess", "X-Forwarded-For": f"192.0.2.{n}"}
+            status = httpx2.get(f"{base}/", headers=guess).status_code
+        assert status == 429
         log = docker_engine.run("logs", name)
         assert SECRET not in log.stdout + log.stderr and "k" * 40 not in log.stdout + log.stderr
         docker_engine.run("stop", "--time=20", name)
