@@ -149,7 +149,11 @@ class Steps:
         target = self._target(run.job, head.repo_id)
         target.check(dry_run=False)
         end = None
-        if (found := target.ask(head.tree, spec, facts.toolchain())) is not None:
+        try:
+            found = target.ask(head.tree, spec, facts.toolchain())
+        except SourceMoved as error:
+            return Plan(repo_id=head.repo_id, sha=asked.sha, end=self._moved(run.job, head.repo_id, error))
+        if found is not None:
             end = planning.ended(found)
         else:
             export_process.check_spec(spec, on_log=run.telling.log, conditions=self._conditions(run, None))
@@ -162,6 +166,14 @@ class Steps:
         newer = Asked(repo_id=asked.repo_id, sha=head, options=asked.options, again=asked.again)
         self._actions.submit(newer, record.asker, token=self._token_of(record.id))
         return End(state="superseded", reason=f"the main branch is at {head[:12]} now")
+
+    def _moved(self, record: JobRecord, repo_id: str, error: SourceMoved) -> End:
+        """How a job ends whose main branch moved under it; raises the error where it did not."""
+        token = self._read_token(record)
+        head = fetch.resolve(repo_id, None, endpoint=self.settings.endpoint, token=token)
+        if head.revision == record.asked.sha:
+            raise error
+        return self._superseded(record, head.revision)
 
     # --- stage 3
 
@@ -258,12 +270,8 @@ class Steps:
         self.publishing += 1
         try:
             done = target.publish(report, files, command=command_line(spec), dry_run=False, progress=run.telling.show)
-        except SourceMoved:
-            token = self._read_token(run.job)
-            head = fetch.resolve(plan.repo_id, None, endpoint=self.settings.endpoint, token=token)
-            if head.revision == plan.sha:
-                raise
-            return self._superseded(run.job, head.revision)
+        except SourceMoved as error:
+            return self._moved(run.job, plan.repo_id, error)
         finally:
             self.publishing -= 1
         if self.observer is not None:
