@@ -37,6 +37,13 @@ class Process:
 
     def start(self) -> None:
         """Start and wait until it works; raises RuntimeError with the end of its log when it does not."""
+        running = self.launch()
+        assert running.stdout  # noqa: S101 - it was asked for
+        if not running.stdout.readline():  # it says where it listens, or what it is called
+            raise RuntimeError(f"{self.name} does not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start, and wait for nothing."""
         command = [sys.executable, "-m", "bench.chaos.server", str(self.journal)]
         command += ["serve", "--port", str(self.port)] if self.port else ["worker"]
         own = {"PTEBOT_WORKER": self.name, "PTEBOT_DATA": str(self.folder / f"data-{self.name}")}
@@ -46,9 +53,7 @@ class Process:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=env
             )
         self.starts += 1
-        assert self._running.stdout  # noqa: S101 - it was asked for
-        if not self._running.stdout.readline():  # it says where it listens, or what it is called
-            raise RuntimeError(f"{self.name} does not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+        return self._running
 
     def kill(self) -> None:
         """SIGKILL, and nothing is cleaned up."""

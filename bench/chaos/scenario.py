@@ -28,6 +28,8 @@ BACKLOG = 24
 """Jobs that wait or run at once, at most: pushes go on until the end, and kills hit all kinds of moments."""
 HASTY = 0.35
 """Of the pushes, those that do not wait for the job of the one before."""
+STILLBORN, STARTING_SECONDS = 0.25, 4.0
+"""How often a process is killed again while it starts, and within which time."""
 AGAIN_SECONDS = 3.0
 """After which a push of which the server knows nothing is delivered again."""
 
@@ -205,6 +207,11 @@ class Scenario:
             victim = self._random.choice(able)
             victim.kill()
             self.course.kills += 1
+            while self._random.random() < STILLBORN:
+                victim.launch()
+                time.sleep(self._random.uniform(0, STARTING_SECONDS))
+                victim.kill()
+                self.course.kills += 1
             victim.start()
 
     def _freeze(self) -> None:

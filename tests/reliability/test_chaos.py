@@ -26,15 +26,15 @@ from tests.reliability.waiting import until
 
 
 def test_sqlite_one_server_killed_again_and_again(tmp_path: Path) -> None:
-    figures = Figures(jobs=16, repos=5, kills=3, seed=3, heartbeat=0.5)
+    figures = Figures(jobs=12, repos=4, kills=3, seed=3, heartbeat=0.5)
     with running_hub(tmp_path / "hub") as hub:
         scenario = Scenario(figures, hub, f"sqlite:///{tmp_path / 'jobs.sqlite3'}", tmp_path)
         scenario.run()
         verdict = judge(scenario)
         assert verdict.violations == []
-        assert verdict.figures["jobs"] == 16
-        assert verdict.figures["kills"] == 3
-        assert verdict.figures["pull requests"] == 5
+        assert verdict.figures["jobs"] == 12
+        assert verdict.figures["kills"] >= 3
+        assert verdict.figures["pull requests"] == 4
         _the_judge_sees(scenario)
 
 
@@ -60,7 +60,7 @@ def _the_judge_sees(scenario: Scenario) -> None:
 
 
 def test_postgresql_one_of_two_workers_frozen_and_then_dead_for_good(tmp_path: Path, postgres_url: str) -> None:
-    figures = Figures(jobs=12, repos=6, kills=1, seed=2, workers=2, heartbeat=0.5, concurrency=2)
+    figures = Figures(jobs=10, repos=5, kills=1, seed=2, workers=2, heartbeat=0.5, concurrency=2)
     with running_hub(tmp_path / "hub") as hub:
         scenario = Scenario(figures, hub, postgres_url, tmp_path)
         course = scenario.run()
@@ -68,8 +68,8 @@ def test_postgresql_one_of_two_workers_frozen_and_then_dead_for_good(tmp_path: P
         scenario.store.close()
     assert verdict.violations == []
     assert (course.frozen, course.died) == (1, 1)
-    assert verdict.figures["jobs"] == 12
-    assert verdict.figures["pull requests"] == 6
+    assert verdict.figures["jobs"] == 10
+    assert verdict.figures["pull requests"] == 5
 
 
 @pytest.fixture
