@@ -114,6 +114,7 @@ def test_the_secret_is_in_no_log(
     receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO, logger="uvicorn.access")
     monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)  # other servers here turned it off
     post(receiver, push(), {}, f"?secret={quote(SECRET, safe='')}")
     post(receiver, push(repo={"type": "model", "name": "x/y", "id": "1"}))
