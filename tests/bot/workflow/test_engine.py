@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from bot.errors import ExporterFailed, NotOfThisState
+from bot.server import planning
 from bot.server.records import Asked, Asker
 from exporter.errors import PickledWeightsOnly
 from exporter.report import Status
@@ -65,6 +67,25 @@ def test_a_commit_that_is_the_head_no_more_gives_way_to_the_head(start: Start) -
     job = Asked(repo_id="acme/late", sha=head)
     assert here.ended(job.id).state == "passed"
     assert {sha for sha, _ in here.executor.exports} == {head}
+
+
+def test_a_commit_that_is_overtaken_while_it_is_planned_gives_way(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = start()
+    first = here.repository("moving")
+    real, heads = planning.spec_of, []
+
+    def spec_of(*args: Any) -> Any:
+        if not heads:
+            heads.append(here.push("moving", {"config.json": b'{"d": 1}'}))
+        return real(*args)
+
+    monkeypatch.setattr(planning, "spec_of", spec_of)
+    job = here.submit("moving", first)
+    ended = here.ended(job.id)
+    assert (ended.state, ended.failure) == ("superseded", None)
+    assert here.ended(Asked(repo_id="acme/moving", sha=heads[0]).id).state == "passed"
 
 
 def test_a_branch_that_came_back_is_exported_again(start: Start) -> None:
