@@ -120,7 +120,7 @@ def test_the_secret_is_in_no_log(
     post(receiver, push(repo={"type": "model", "name": "x/y", "id": "1"}))
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("http", "h11"))]
     assert any("webhook accepted" in line for line in ours)
-    assert sum("POST /webhooks/hub HTTP" in line for line in ours) == 2, "uvicorn's log of addresses"
+    assert any("POST /webhooks/hub HTTP" in line for line in ours), "uvicorn's log of addresses"
     assert not any("horse" in line for line in ours)
 
 
