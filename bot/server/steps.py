@@ -201,7 +201,7 @@ class Steps:
                     spec,
                     directory,
                     out,
-                    on_progress=run.telling.show,
+                    on_progress=lambda step: run.telling.show(_of_all(step, plan.asked.backends, backend)),
                     on_log=run.telling.log,
                     conditions=conditions,
                 )
@@ -314,6 +314,13 @@ class Steps:
     def _own_token(self) -> str | None:
         token = self.settings.token
         return token.get_secret_value() if token is not None else None
+
+
+def _of_all(step: Progress, backends: tuple[str, ...], backend: str) -> Progress:
+    """One backend's progress as a share of all: a bar that begins anew with each of them tells nobody how far it is."""
+    if step.fraction is None:
+        return step
+    return replace(step, fraction=(backends.index(backend) + step.fraction) / len(backends))
 
 
 def specs_data(spec: ExportSpec) -> dict[str, object]:

@@ -31,6 +31,8 @@ def test_a_push_becomes_one_pull_request(start: Start) -> None:
     assert [cell.backend for cell in report(found[""]).cells] == ["portable", "xnnpack"]
     stages = [event.stage for event in here.store.events(job.id, kinds=("stage",))]
     assert stages.index("plan") < stages.index("export") < stages.index("lower") < stages.index("publish")
+    lowered = [event.fraction for event in here.store.events(job.id) if event.stage == "lower"]
+    assert lowered == [0.25, 0.75], "half of the first of two backends, half of the second"
     assert "lowering for xnnpack" in [event.message for event in here.store.events(job.id, kinds=("log",))]
     until(lambda: (job.id, "passed") in here.replies, "the reply")
     assert here.observed.ends == [("passed", None)] and here.observed.operations == ["created"]
