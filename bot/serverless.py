@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bot import fetch, job, sources
 from bot.errors import InvalidEvent, NotAuthorized
-from bot.export_process import OnLog, OnProgress
-from bot.job import Job, Outcome
-from bot.publish.target import HubTarget
-from bot.sandbox.call import Conditions, Limits
-from bot.server import planning, settings
-from bot.server.records import Asked, Asker, JobRecord
 from bot.triggers import hub as triggers
 from bot.triggers.hub_payload import Unreadable
 from bot.triggers.request import Ignored
+
+if TYPE_CHECKING:
+    from bot.export_process import OnLog, OnProgress
+    from bot.job import Outcome
 
 PAYLOAD = "WEBHOOK_PAYLOAD"
 MOST_PAYLOAD_BYTES = 1 << 20
@@ -51,6 +49,14 @@ def run(env: Mapping[str, str], *, root: Path, show: OnProgress, log: OnLog) -> 
     pushed = asked(env)
     if isinstance(pushed, Nothing):
         return pushed
+    # Most events ask for nothing, and what they start is paid by the second: what follows takes seconds to import.
+    from bot import fetch, job, sources
+    from bot.commands.run import command_line
+    from bot.publish.target import HubTarget
+    from bot.sandbox.call import Conditions, Limits
+    from bot.server import planning, settings
+    from bot.server.records import Asked, Asker, JobRecord
+
     given = settings.load(env={name: value for name, value in env.items() if name != "PTEBOT_CONFIG"})
     if given.token is None:
         raise NotAuthorized(
@@ -77,11 +83,9 @@ def run(env: Mapping[str, str], *, root: Path, show: OnProgress, log: OnLog) -> 
         seconds=given.export_timeout,
         output_bytes=given.output_limit,
     )
-    from bot.commands.run import command_line
-
     source = sources.HubModel(resolved=found, endpoint=given.endpoint, token=token, into=root / "models")
     return job.run(
-        Job(
+        job.Job(
             source=source,
             spec=spec,
             target=HubTarget(repo_id=found.repo_id, endpoint=given.endpoint, token=token),

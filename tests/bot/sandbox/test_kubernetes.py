@@ -14,6 +14,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 from kubernetes import client
 
 from bot import export_process
@@ -43,6 +44,30 @@ def cluster(tmp_path: Path) -> Cluster:
 def executor(cluster: Cluster) -> Iterator[KubernetesExecutor]:
     with running(cluster) as address:
         yield executor_at(address, cluster)
+    wanted = {right for asked in cluster.asked for right in [right_for(asked)]}
+    assert wanted <= RIGHTS, "deploy/kubernetes gives the server what it asks for"
+
+
+ACCOUNT = Path(__file__).resolve().parents[3] / "deploy/kubernetes/exports/account.yaml"
+RIGHTS = {
+    (verb, group, resource)
+    for one in yaml.safe_load_all(ACCOUNT.read_text())
+    if one["kind"] == "Role"
+    for rule in one["rules"]
+    for verb in rule["verbs"]
+    for group in rule["apiGroups"]
+    for resource in rule["resources"]
+}
+
+
+def right_for(asked: str) -> tuple[str, str, str]:
+    """What role-based access control calls a request."""
+    method, _, path = asked.partition(" ")
+    group = "batch" if path.startswith("/apis/batch/") else ""
+    _, _, rest = path.partition("/namespaces/")
+    _, resource, *named = rest.split("/")
+    resource = "/".join([resource, *named[1:]])
+    return {"POST": "create", "DELETE": "delete"}.get(method, "get" if named else "list"), group, resource
 
 
 def executor_at(address: str, cluster: Cluster, **options: Any) -> KubernetesExecutor:
