@@ -129,7 +129,7 @@ class Intake:
                 soonest = pause if soonest is None else min(soonest, pause)
             if unanswered >= MOST_UNANSWERED:
                 return max(FIRST_PAUSE, soonest or 0.0)
-        return soonest
+        return 0.0 if soonest is None and len(waiting) == MOST_WAITING else soonest
 
     def _pause(self, delivery: Delivery) -> float:
         """Seconds that a delivery waits still; 0 where it may be tried."""

@@ -107,6 +107,15 @@ def test_what_can_pass_is_tried_again_in_order(
     assert {job.asked.repo_id for job in local_store.jobs()} == {repo.repo_id, other.repo_id}
 
 
+def test_more_than_are_read_at_once(
+    repo: Repository, local_store: Store, intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intakes, "MOST_WAITING", 2)
+    local_store.deliver([push(repo, repo.head, str(number)) for number in range(3)])
+    assert intake.drain() == 0.0, "the rest at once"
+    assert intake.drain() is None and local_store.waiting() == []
+
+
 def test_pauses_grow(repo: Repository, local_store: Store, actions: Kept) -> None:
     intake = Intake(settings_for(repo), local_store, actions)
     local_store.deliver([push(repo, repo.head)])
