@@ -43,7 +43,7 @@ _HOME = _OUT | _MAKE_SOCK | _MAKE_FIFO | _MAKE_SYM
 SYSTEM = (
     *("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin"),
     *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime"),
-    "/etc/ssl/openssl.cnf",
+    *("/etc/ssl/openssl.cnf", "/nix/store", "/gnu/store", "/home/linuxbrew/.linuxbrew"),
 )
 """Programs and libraries, and how they are found. Nothing of it is about a person or a service."""
 _KERNEL = (

@@ -34,6 +34,13 @@ _DENIED = {
     "kcmp": (312, 272),
     "inotify_add_watch": (254, 27),
     "fanotify_init": (300, 262),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
     # Memory that no process is seen to hold, and what processes of the same user left in it.
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),

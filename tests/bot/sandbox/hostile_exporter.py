@@ -134,6 +134,23 @@ def look_signal_by_descriptor() -> object:
     return "sent"
 
 
+def look_signal_by_a_pipe() -> object:
+    """One that asks the kernel to tell somebody of its news; whether that arrived is the parent's to tell."""
+    import fcntl
+
+    reader, writer = os.pipe()
+    fcntl.fcntl(reader, 10, signal.SIGTERM)  # F_SETSIG
+    fcntl.fcntl(reader, fcntl.F_SETOWN, FACTS["pid"])
+    fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) | os.O_ASYNC)
+    os.write(writer, b"x")
+    return refused()
+
+
+def look_priority_of_parent() -> object:
+    os.setpriority(os.PRIO_PROCESS, FACTS["pid"], 19)
+    return "lowered"
+
+
 def look_limits_of_parent() -> object:
     import resource
 
