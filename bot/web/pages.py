@@ -75,12 +75,14 @@ def job(call: Call) -> Response:
     stages = call.store.events(record.id, kinds=("stage",), limit=MOST_STEPS, last=True)
     log = call.store.events(record.id, kinds=("log",), limit=LOG_LINES, last=True)
     newest = call.store.events(record.id, limit=1, last=True)
+    earlier, current = shown.tries(stages, begun=record.started_at is not None)
     others = [one for one in call.store.jobs(repo_id=record.asked.repo_id, limit=6) if one.id != record.id]
     return call.render(
         "job.html",
         job=record,
         matrix=shown.matrix(call.store.reports(record.id)),
-        steps=shown.steps(stages, now, record.ended_at),
+        steps=shown.steps(current, now, record.ended_at),
+        earlier=earlier[-20:],
         log=log,
         log_cut=len(log) == LOG_LINES,
         last_number=newest[-1].number if newest else 0,

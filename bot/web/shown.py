@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pydantic import ValidationError
 
@@ -81,6 +82,21 @@ class Step:
     """Its bar, in hundredths of the whole time."""
 
 
+FIRST_STAGE = "plan"
+"""What every try of a job begins with (``bot.workflow``)."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """One go at a job that was begun anew later."""
+
+    began_at: float
+    seconds: float
+    last: str
+    """The stage that it came to."""
+    message: str
+
+
 def matrix(parts: Mapping[str, str]) -> Matrix | None:
     """The rows of a job's reports, by part as the store keeps them; None where there is none yet."""
     wanted = {"": parts[""]} if "" in parts else dict(parts)
@@ -121,6 +137,27 @@ def steps(events: Sequence[Event], now: float, ended_at: float | None) -> list[S
         )
         for place, (event, end) in enumerate(zip(events, ends, strict=True))
     ]
+
+
+def tries(events: Sequence[Event], *, begun: bool = True) -> tuple[list[Try], Sequence[Event]]:
+    """Earlier goes at a job, and the stages of the one that counts, from the events of kind ``stage`` in order.
+
+    ``begun``: whether the one that counts has; else all are of earlier ones.
+    """
+    starts = [place for place, event in enumerate(events) if event.stage == FIRST_STAGE and place] or [0]
+    bounds = [0, *starts] if starts[0] else starts
+    if not begun and events:
+        bounds.append(len(events))
+    earlier = [
+        Try(
+            began_at=events[begin].at,
+            seconds=max(events[end - 1].at - events[begin].at, 0.0),
+            last=where(events[end - 1]),
+            message=events[end - 1].message,
+        )
+        for begin, end in pairwise(bounds)
+    ]
+    return earlier, events[bounds[-1] :]
 
 
 def where(event: Event) -> str:

@@ -7,7 +7,7 @@ import pytest
 from bot.publish.words import STATUS_WORDS
 from bot.server.records import Event
 from bot.web import shown, words
-from bot.web.shown import matrix, steps
+from bot.web.shown import matrix, steps, tries
 from exporter import report as reports
 from exporter.report import Status
 from tests.bot import reports as made
@@ -66,6 +66,19 @@ def test_stages_end_where_the_next_begins() -> None:
     assert not third.running
     assert steps(events, now=200, ended_at=None)[2].running and steps(events, now=200, ended_at=None)[2].seconds == 60
     assert steps([], now=1, ended_at=None) == []
+
+
+def test_tries_are_told_apart() -> None:
+    names = ["plan", "fetch", "plan", "fetch", "export x", "plan", "fetch"]
+    events = [_stage(number, 100.0 + number, name) for number, name in enumerate(names)]
+    earlier, current = tries(events)
+    assert [(one.began_at, one.seconds, one.last) for one in earlier] == [(100, 1, "fetch"), (102, 2, "export x")]
+    assert [event.number for event in current] == [5, 6]
+    assert tries(events[:2]) == ([], events[:2]) and tries([]) == ([], [])
+    earlier, current = tries(events, begun=False)
+    assert len(earlier) == 3 and not current and tries([], begun=False) == ([], [])
+    resumed = events[3:5]  # the beginning is not among the events any more
+    assert tries(resumed) == ([], resumed) and tries(events[1:])[0][0].began_at == 101
 
 
 def test_clocks_that_differ_give_no_negative_times() -> None:
