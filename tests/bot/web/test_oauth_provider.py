@@ -126,7 +126,7 @@ LIES: dict[str, tuple[str, Change]] = {
     "keys in a file": ("/.well-known/openid-configuration", but(jwks_uri="file:///etc/passwd")),
     "authorize by script": ("/.well-known/openid-configuration", but(authorization_endpoint="javascript:alert(1)")),
     "metadata is a list": ("/.well-known/openid-configuration", lambda _, value: [value]),
-    "metadata is endless": ("/.well-known/openid-configuration", lambda _, value: b"[" * 3_000_000),
+    "metadata is endless": ("/.well-known/openid-configuration", but(padding="x" * 3_000_000)),
     "deep": ("/.well-known/openid-configuration", lambda _, value: b"[" * 900_000),
     "not JSON": ("/token", lambda _, value: b"<html>"),
     "a redirect": ("/token", lambda _, value: {"redirect": True}),
@@ -168,6 +168,13 @@ def test_lies_are_not(liar: Liar, lie: str) -> None:
         sign_in(liar)
     assert "hf_oauth_1" not in str(failure.value) and "secret" not in str(failure.value)
     assert len(str(failure.value)) < 300 and str(failure.value).replace("\n", "").isprintable()
+
+
+def test_a_provider_is_who_we_were_told_to_ask(liar: Liar) -> None:
+    liar.lies["/.well-known/openid-configuration"] = but(issuer="https://evil.example")
+    liar.lies["/claims"] = but(iss="https://evil.example")
+    with pytest.raises(SignInFailed, match="another's"):
+        sign_in(liar)
 
 
 @pytest.mark.parametrize(
