@@ -31,6 +31,7 @@ from bot.sandbox import privileges, seccomp
 from bot.sandbox.call import UNBOUND, Argument, Call, Conditions, Executor, Exit, Limits, Writes
 from bot.sandbox.places import Room
 from bot.sandbox.shared import SharedRoom, opened
+from bot.sandbox.turns import turn
 from bot.watch import Watch
 
 MAX_LINE_BYTES = 64 * 1024
@@ -63,6 +64,8 @@ class Start:
     reads: list[str] = field(default_factory=list)
     outs: list[str] = field(default_factory=list)
     user: privileges.User | None = None
+    locks: tuple[int, ...] = ()
+    """Descriptors that the guard inside keeps open for as long as anything runs."""
     keep: bool = True
     """Whether what it wrote is put in its place when the block ends."""
 
@@ -78,17 +81,19 @@ class Start:
             reads=tuple(self.reads),
             home=str(self.home),
             outs=tuple(self.outs),
+            locks=self.locks,
         )
 
 
 @contextmanager
-def prepared(args: Sequence[Argument]) -> Iterator[Start]:
+def prepared(args: Sequence[Argument], name: str | None = None) -> Iterator[Start]:
     """What a child is started with; its folders go behind the block, and what it wrote comes in its place.
 
     Raises: as ``run_module``.
     """
     planned = privileges.plan()
     with ExitStack() as stack:
+        locks = stack.enter_context(turn(name))
         room: Room | SharedRoom
         user = None
         options: dict[str, Any] = {}
@@ -108,9 +113,10 @@ def prepared(args: Sequence[Argument]) -> Iterator[Start]:
         start = Start(
             args=[],
             env=environment(room.home) | names,
-            options={"cwd": room.home, **options},
+            options={"cwd": room.home, "pass_fds": locks, **options},
             home=room.home,
             user=user,
+            locks=locks,
         )
         written: list[tuple[Path, Path]] = []
         for arg in args:
@@ -174,7 +180,7 @@ def run_here(
     Args:
         needed: whether the module shall not run at all where files and network cannot be kept from it.
     """
-    with prepared(call.args) as start:
+    with prepared(call.args, call.name) as start:
         command = leash.command(call.module, start.args, start.wall(call.limits, needed=needed))
         return supervised(command, start, call, on_line=on_line, on_log=on_log)
 

@@ -44,6 +44,8 @@ class Wall(NamedTuple):
     reads: tuple[str, ...] = ()
     home: str | None = None
     outs: tuple[str, ...] = ()
+    locks: tuple[int, ...] = ()
+    """Descriptors that only the first process keeps."""
 
 
 def command(module: str, args: Sequence[str], wall: Wall) -> list[str]:
@@ -73,7 +75,7 @@ def _parsed(words: list[str]) -> tuple[Wall | None, list[str]]:
     if words[0] != WALL:
         return Wall(), words
     data = json.loads(words[1])
-    return Wall(**data | {name: tuple(data[name]) for name in ("reads", "outs")}), words[2:]
+    return Wall(**data | {name: tuple(data[name]) for name in ("reads", "outs", "locks")}), words[2:]
 
 
 def _hold(wall: Wall) -> None:
@@ -87,6 +89,8 @@ def _hold(wall: Wall) -> None:
     second = os.fork()
     if second:
         _guard(second, can_sweep)
+    for descriptor in wall.locks:
+        os.close(descriptor)
     inside = os.open(os.devnull, os.O_RDONLY)
     os.dup2(inside, 0)
     os.close(inside)

@@ -44,7 +44,7 @@ class BubblewrapExecutor:
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise SandboxUnavailable("bwrap is not installed.", remedy="Install bubblewrap.")
-        with child.prepared(call.args) as start:
+        with child.prepared(call.args, call.name) as start:
             # In there nothing else of this user's is to be seen, so its files' modes may be set by name.
             wall = start.wall(call.limits, needed=landlock.abi() > 0, own_user=True)
             command = [bwrap, *_options(start), "--", *leash.command(call.module, start.args, wall)]
