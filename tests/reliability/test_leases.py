@@ -18,7 +18,8 @@ import pytest
 import sqlalchemy as sa
 
 from bot.errors import LeaseLost, Stopped
-from bot.server import tables
+from bot.server import leases, tables
+from bot.server.heartbeat import GOODBYE
 from bot.server.leases import Leases
 from bot.server.store import Store
 from tests.reliability.conftest import BEAT, Worker
@@ -223,3 +224,21 @@ def test_a_worker_that_is_asked_to_end_ends_its_export_before_it_says_so(
     waiting.let_go.set()
     waiting.join(30)
     assert waiting.error is None
+
+
+def test_no_goodbye_while_something_runs_that_does_not_end(
+    store: Store, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container on its way down, say: others wait until it is noticed."""
+    monkeypatch.setattr(leases, "END_SECONDS", 0.1)
+    heartbeat = worker("one", beat=600)
+    running = Taking(Leases(heartbeat), "1")
+    assert running.has.wait(30)
+    heartbeat.stop()
+    assert running.stop.is_set()
+    assert store.workers()[0].beat_at != GOODBYE
+    running.let_go.set()
+    running.join(30)
+    assert isinstance(running.error, LeaseLost)
+    heartbeat.stop()
+    assert store.workers()[0].beat_at == GOODBYE
