@@ -51,7 +51,7 @@ def run(env: Mapping[str, str], *, root: Path, show: OnProgress, log: OnLog) -> 
         return pushed
     # Most events ask for nothing, and what they start is paid by the second: what follows takes seconds to import.
     from bot import fetch, job, sources
-    from bot.commands.run import command_line
+    from bot.command_line import command_line
     from bot.publish.target import HubTarget
     from bot.sandbox.call import Conditions, Limits
     from bot.server import planning, settings

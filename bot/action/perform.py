@@ -20,7 +20,7 @@ from bot.action.status import Ended
 from bot.action.summary import Story
 from bot.action.work import Work
 from bot.cli import Terminated
-from bot.commands.run import command_line
+from bot.command_line import command_line
 from bot.errors import CommitConflict, PublishFailed
 from bot.export_process import OnProgress
 from bot.githubapi import Client

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bot.command_line import command_line
 from bot.commands.options import Names, output_options
-from bot.commands.run import command_line, finish, run_job
+from bot.commands.run import finish, run_job
 from bot.console import Console
 from exporter import spec as specs
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from bot.command_line import command_line
 from bot.commands.options import build_spec, hub_options, memory_option, output_options, spec_options
 from bot.console import Console
 from bot.errors import NowhereToPublish
-from bot.publish.places import DIRECTORY
 from exporter.errors import NoGoodCell
-from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
 
 if TYPE_CHECKING:
     from bot.job import Job, Outcome
@@ -194,24 +192,3 @@ def _show_preview(console: Console, outcome: Outcome) -> None:
     for path, size in preview.files:
         console.say(f"  {path}  {'deleted' if size is None else f'{size:,} bytes'}")
     console.say(f"\n{preview.card_diff}")
-
-
-def command_line(spec: ExportSpec) -> str:
-    """What a person would type to make the same files: defaults are left out."""
-    default = ExportSpec(model=ModelRef())
-    words = ["ptebot", "export", spec.model.repo_id or DIRECTORY]
-    if spec.model.repo_id and spec.model.revision:
-        words += ["--revision", spec.model.revision]
-    if spec.backends != DEFAULT_BACKENDS:
-        words += ["--backends", ",".join(spec.backends)]
-    if spec.precisions != DEFAULT_PRECISIONS:
-        words += ["--precision", ",".join(spec.precisions)]
-    if spec.embedding != default.embedding:
-        words += ["--embedding", spec.embedding]
-    if spec.max_seq_len is not None:
-        words += ["--max-seq-len", str(spec.max_seq_len)]
-    if spec.attention != default.attention:
-        words += ["--attention", spec.attention]
-    for name, value in spec.bounds.items():
-        words += ["--bound", f"{name}={value!r}"]
-    return shlex.join(words)

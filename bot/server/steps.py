@@ -7,63 +7,34 @@ is looked for, and made again where it is missing.
 
 from __future__ import annotations
 
-import logging
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from bot import assemble, export_process, fetch, job, workspace
 from bot.action import status
-from bot.commands.run import command_line
-from bot.errors import JobNotFound, SourceMoved, Stopped
+from bot.command_line import command_line
+from bot.errors import SourceMoved, Stopped
 from bot.export_process import Progress
 from bot.publish.target import HubTarget
 from bot.sandbox.call import Conditions, Executor, Limits
-from bot.server import logs, planning, tracing
+from bot.server import planning
 from bot.server.actions import Actions
 from bot.server.leases import Lease, Leases
 from bot.server.planning import End, Plan
 from bot.server.records import Asked, JobRecord
+from bot.server.running import Observer, Run, Running
 from bot.server.settings import Settings
 from bot.server.store import Store
-from bot.server.telling import Telling
 from bot.sources import HubModel
 from exporter import facts
 from exporter import report as reports
 from exporter.errors import PtebotError
 from exporter.report import Report
 from exporter.spec import ExportSpec
-
-log = logging.getLogger(__name__)
-WATCH_SECONDS = 1.0
-"""Between two looks whether a running job is still wanted."""
-
-
-class Observer(Protocol):
-    """Who counts what happens (``bot.server.metrics``)."""
-
-    def observe_stage(self, stage: str, backend: str | None, seconds: float) -> None: ...
-
-    def published(self, operation: str) -> None: ...
-
-    def ended(self, state: str, failure: str | None = None) -> None: ...
-
-    def exporter_peak(self, backend: str | None, peak_bytes: int) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One attempt of a job while a step of it runs in this process."""
-
-    job: JobRecord
-    telling: Telling
-    stop: threading.Event
-    """Set once the job is wanted no more, or somebody else does it."""
 
 
 class Steps:
@@ -83,54 +54,11 @@ class Steps:
     ) -> None:
         """``token_of`` gives the token of the person who asked for a job, by its id; None for the bot's own."""
         self.settings, self.store, self._actions = settings, store, actions
-        self._worker, self._executor, self.observer = worker, executor, observer
-        self._leases = leases
+        self._executor, self.observer, self._leases = executor, observer, leases
+        self.running = Running(store, worker=worker, observer=observer)
         self.publishing = 0
         """Steps that write to the Hub now."""
         self._token_of = token_of
-
-    @contextmanager
-    def running(self, job_id: str, attempt: int, stage: str, backend: str | None = None) -> Iterator[Run]:
-        """The attempt's run, watched; raises Stopped at once where it is wanted no more."""
-        record = self.store.job(job_id)
-        if record is None:
-            raise JobNotFound(f"There is no job {job_id}.")
-        if not record.live or record.attempt != attempt:
-            raise Stopped(f"{job_id} is {record.state}.")
-        if record.state == "queued":
-            started = {"state": "running", "started_at": time.time(), "worker": self._worker}
-            self.store.update(job_id, only_if=("queued",), **started)
-        elif record.worker != self._worker:
-            self.store.update(job_id, only_if=("running",), worker=self._worker)
-        stop = threading.Event()
-        telling = Telling(self.store, job_id, mine=lambda: not stop.is_set())
-        over = threading.Event()
-        watcher = threading.Thread(
-            target=self._watch, args=(job_id, attempt, stop, over), name=f"watch {job_id[:8]}", daemon=True
-        )
-        watcher.start()
-        began = time.monotonic()
-        name = f"{stage} {backend}" if backend else stage
-        try:
-            with logs.about(job_id=job_id, repo=record.asked.repo_id), tracing.span(name, job_id=job_id):
-                log.info("%s begins, attempt %s", name, attempt)
-                yield Run(job=record, telling=telling, stop=stop)
-        finally:
-            over.set()
-            watcher.join()
-            telling.close()
-            if self.observer is not None:
-                self.observer.observe_stage(stage, backend, time.monotonic() - began)
-
-    def _watch(self, job_id: str, attempt: int, stop: threading.Event, over: threading.Event) -> None:
-        while not over.wait(WATCH_SECONDS):
-            try:
-                record = self.store.job(job_id)
-            except PtebotError:
-                continue  # a database that is away for a moment ends no export
-            if record is None or not record.live or record.attempt != attempt:
-                stop.set()
-                return
 
     # --- stage 2
 

@@ -20,8 +20,9 @@ from bot.errors import DatabaseUnavailable, Stopped
 from bot.server import failures, planning
 from bot.server.planning import End
 from bot.server.records import LIVE, Failure, JobRecord
+from bot.server.running import Run
 from bot.server.settings import Settings
-from bot.server.steps import Run, Steps
+from bot.server.steps import Steps
 from bot.workflow.names import APPLICATION, MOST_RECOVERIES, QUEUE, VERSION, WORKFLOW, database
 from bot.workflow.queue import Queue
 from exporter.errors import PtebotError
@@ -180,7 +181,7 @@ class Engine:
     ) -> dict[str, Any]:
         """What the engine keeps of a step: plain data, whatever happened."""
         try:
-            with self._steps.running(job_id, attempt, stage, backend) as run:
+            with self._steps.running.step(job_id, attempt, stage, backend) as run:
                 return {"value": body(run)}
         except Stopped as stopped:
             raise _unrecorded(f"{stage} of {job_id}: {stopped}") from None

@@ -9,8 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from bot.command_line import command_line
 from bot.commands.options import build_spec, spec_options
-from bot.commands.run import command_line
 from exporter.errors import InvalidSpec
 from exporter.spec import ExportSpec, ModelRef
 

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from bot.localhub.testing import RunningHub, running_hub
-from bot.server import steps
+from bot.server import running
 from bot.workflow import engine
 from tests.bot.workflow import doing
 from tests.bot.workflow.doing import Place
@@ -31,7 +31,7 @@ def start(
     """Starts an engine, with settings; it ends with the test."""
     monkeypatch.setattr(engine, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(engine, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(steps, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(running, "WATCH_SECONDS", 0.05)
     with ExitStack() as stack:
 
         def begin(url: str = f"sqlite:///{tmp_path / 'ptebot.sqlite'}", **given: Any) -> Place:
