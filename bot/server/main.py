@@ -63,7 +63,7 @@ def open_store(settings: Settings) -> Store:
 def queue_of(settings: Settings, store: Store) -> Queue:
     """Asks for jobs; seals the tokens of people who signed in."""
     sealer = Sealer.of(settings)
-    return Queue(settings, store, lambda job_id, token: sealer.seal(token.encode(), context=f"job {job_id}"))
+    return Queue(settings, store, sealer.seal_token)
 
 
 class Parts:
@@ -132,8 +132,7 @@ class Parts:
 
     def _token_of(self, job_id: str) -> str | None:
         sealed = self.store.sealed(job_id)
-        token = self._sealer.open(sealed, context=f"job {job_id}") if sealed is not None else None
-        return token.decode() if token is not None else None
+        return self._sealer.open_token(job_id, sealed) if sealed is not None else None
 
 
 def leave(code: int) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from bot.errors import InvalidSettings
+from bot.errors import InvalidSettings, SignInFailed
 from bot.server.settings import Settings
 
 KEY_FILE = "secret.key"
@@ -62,6 +62,24 @@ class Sealer:
             return AESGCM(self._derived("seal")).decrypt(sealed[:_NONCE], sealed[_NONCE:], context.encode())
         except (InvalidTag, ValueError):
             return None
+
+    def seal_token(self, job_id: str, token: str) -> bytes:
+        """The token of whoever asked for a job, for that job alone."""
+        return self.seal(token.encode(), context=f"job {job_id}")
+
+    def open_token(self, job_id: str, sealed: bytes) -> str:
+        """The token again.
+
+        Raises:
+            SignInFailed: it was sealed with another key: the job must not go on in another's name.
+        """
+        token = self.open(sealed, context=f"job {job_id}")
+        if token is None:
+            raise SignInFailed(
+                "The token of whoever asked for this job cannot be opened: the server's key is not the one of then.",
+                remedy="Sign in and ask for the export again; keep PTEBOT_SECRET_KEY the same on every worker.",
+            )
+        return token.decode()
 
     def mark(self, data: str, *, context: str) -> str:
         """A keyed hash (43 characters): nobody else can tell it from ``data``, nor ``data`` from it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.errors import InvalidSettings
+from bot.errors import InvalidSettings, SignInFailed
 from bot.server.sealing import KEY_FILE, Sealer
 from bot.server.settings import Settings
 
@@ -33,6 +33,16 @@ def test_it_opens_for_the_same_thing_only(tmp_path: Path) -> None:
         changed[place] ^= 1
         assert sealer.open(bytes(changed), context="job 1") is None
         assert sealer.open(sealed[:place], context="job 1") is None
+
+
+def test_a_jobs_token_is_that_jobs(tmp_path: Path) -> None:
+    sealer = of(tmp_path, "k" * 32)
+    sealed = sealer.seal_token("job-1", "hf_oauth_x")
+    assert sealer.open_token("job-1", sealed) == "hf_oauth_x"
+    for other, job in ((sealer, "job-2"), (of(tmp_path, "l" * 32), "job-1")):
+        with pytest.raises(SignInFailed) as failure:
+            other.open_token(job, sealed)
+        assert "hf_oauth" not in str(failure.value)
 
 
 def test_marks_are_of_the_key_and_the_context(tmp_path: Path) -> None:
