@@ -5,7 +5,8 @@ Three parts, each on SQLite and on PostgreSQL (a server of Debian's packages is 
 - ``chaos``: jobs from real webhooks of a local Hub to pull requests there, while the servers are killed with SIGKILL at
   random moments; on PostgreSQL two workers, of which one is frozen and woken once and dies for good later. A judge
   looks from outside for what is lost, doubled or overlaps (``bench.chaos``). Only the exporter is a quick one.
-- ``webhooks``: how long a webhook waits for its answer with 100 of them in flight.
+- ``webhooks``: how long a webhook waits for its answer with 100 of them in flight, from the whole of ``ptebot serve``
+  while it handles them (``bench/webhooks.py`` measures the endpoint alone).
 - ``enqueue``: how many jobs a second can be asked for.
 
     python bench/bot.py [--only chaos] [--on sqlite,postgresql] [--jobs 200] [--kills 12] [--seed 1] [--json FILE]
@@ -42,6 +43,8 @@ from tools.postgres import postgres  # noqa: E402
 
 PARTS = ("chaos", "webhooks", "enqueue")
 DATABASES = ("sqlite", "postgresql")
+LOADS = {"webhooks": ("requests", load.webhooks), "enqueue": ("asks", load.enqueue)}
+"""Part -> the option that says how many, and what measures it."""
 
 
 @contextmanager
@@ -85,8 +88,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     found.setdefault(part, {})[kind] = chaos(kind, options, folder)
                 else:
                     with database(kind, folder) as url:
-                        measure = load.webhooks if part == "webhooks" else load.enqueue
-                        found.setdefault(part, {})[kind] = measure(url, folder)
+                        count, measure = LOADS[part]
+                        found.setdefault(part, {})[kind] = measure(url, folder, getattr(options, count))
     return found
 
 
@@ -115,6 +118,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=12, help="of one chaos run (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the pushes, the kills and who is hit (%(default)s)")
     parser.add_argument("--backends", default="xnnpack", help="each is a step of every job (%(default)s)")
+    parser.add_argument("--requests", type=int, default=3000, help="webhooks that are sent (%(default)s)")
+    parser.add_argument("--asks", type=int, default=500, help="jobs that are asked for (%(default)s)")
     parser.add_argument("--keep", metavar="DIR", help="keep databases, logs and journals in this directory")
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     options = parser.parse_args()

@@ -26,8 +26,7 @@ from bot.server.settings import Settings
 from bot.server.store import Store, open_engine
 from bot.workflow.queue import Queue
 
-IN_FLIGHT, REQUESTS = 100, 3000
-JOBS = 500
+IN_FLIGHT = 100
 
 
 @contextmanager
@@ -43,11 +42,11 @@ def serving(database: str, folder: Path, secret: str, port: int) -> Iterator[Non
             process.kill()
 
 
-def webhooks(database: str, folder: Path) -> dict[str, Any]:
+def webhooks(database: str, folder: Path, requests: int) -> dict[str, Any]:
     """A real server process with its engine, on real connections; each webhook is another push."""
     secret, port = secrets.token_hex(32), free_port()
     with serving(database, folder, secret, port):
-        times, statuses, seconds = asyncio.run(_send(f"http://127.0.0.1:{port}/webhooks/hub", secret))
+        times, statuses, seconds = asyncio.run(_send(f"http://127.0.0.1:{port}/webhooks/hub", secret, requests))
     ordered = sorted(times)
     return {
         "in flight": IN_FLIGHT,
@@ -60,10 +59,10 @@ def webhooks(database: str, folder: Path) -> dict[str, Any]:
     }
 
 
-async def _send(url: str, secret: str) -> tuple[list[float], dict[int, int], float]:
+async def _send(url: str, secret: str, requests: int) -> tuple[list[float], dict[int, int], float]:
     times: list[float] = []
     statuses: dict[int, int] = {}
-    waiting = iter(range(REQUESTS))
+    waiting = iter(range(requests))
     limits = httpx2.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
     async with httpx2.AsyncClient(limits=limits, timeout=60, headers={"X-Webhook-Secret": secret}) as client:
 
@@ -97,16 +96,16 @@ def _body(number: int) -> bytes:
     return json.dumps(body).encode()
 
 
-def enqueue(database: str, folder: Path) -> dict[str, Any]:
+def enqueue(database: str, folder: Path, jobs: int) -> dict[str, Any]:
     """Jobs asked for one after the other by one process: our row, and the engine's."""
     with serving(database, folder, secrets.token_hex(32), 0):
         pass  # the engine has made its tables
     store = Store(open_engine(database))
     queue = Queue(Settings(data=folder, database=database), store)
     began = time.perf_counter()
-    for number in range(JOBS):
+    for number in range(jobs):
         queue.submit(Asked(repo_id=f"{OWNER}/model-{number}", sha=f"{number:040x}"), Asker(trigger="cli"))
     seconds = time.perf_counter() - began
     queue.close()
     store.close()
-    return {"jobs": JOBS, "a second": round(JOBS / seconds, 1), "ms each": round(seconds / JOBS * 1000, 2)}
+    return {"jobs": jobs, "a second": round(jobs / seconds, 1), "ms each": round(seconds / jobs * 1000, 2)}
