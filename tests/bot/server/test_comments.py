@@ -150,6 +150,8 @@ def test_a_stranger_is_refused_once_and_starts_nothing(place: Place, verb: str) 
     place.handle("/ptebot export", stranger)
     assert place.jobs() == []
     (refusal,) = place.replies()
+    events = place.repo.owner.get_discussion_details(place.repo_id, place.num).events
+    assert [one._event["data"]["numEdits"] for one in events if one.author == "ptebot-user"] == [0], "nor written again"
     assert "can give commands" in refusal and "stranger" not in refusal.split("\n", 1)[1]
     place.handle("/ptebot export", place.by("another"))
     assert len(place.replies()) == 2
