@@ -196,3 +196,27 @@ def test_a_stream_that_breaks_goes_on_where_it_was(browser: Browser, site: Site)
         script.log("three")
         expect(lines).to_have_count(3)
         assert [line.split()[-1] for line in lines.all_inner_texts()] == ["one", "two", "three"]
+
+
+def test_a_tab_that_nobody_looks_at_gives_its_connection_back(browser: Browser, site: Site) -> None:
+    record = job(site.store, "acme/tiny", "running")
+    script = Script(site, record.id)
+    live = site.app.state.site.live
+    look = "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+    look += " document.dispatchEvent(new Event('visibilitychange')); }"
+    with opened(browser) as one:
+        one.page.goto(f"{site.url}/jobs/{record.id}")
+        lines = one.page.locator("#log .line")
+        script.log("one")
+        expect(lines).to_have_count(1)
+        assert live.watchers == 1
+        one.page.evaluate(look, True)
+        script.log("two")
+        until = time.monotonic() + 20
+        while live.watchers and time.monotonic() < until:
+            one.page.evaluate("new Promise(requestAnimationFrame)")
+        assert live.watchers == 0
+        one.page.evaluate(look, False)
+        script.log("three")
+        expect(lines).to_have_count(3)
+        assert [line.split()[-1] for line in lines.all_inner_texts()] == ["one", "two", "three"]

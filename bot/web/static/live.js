@@ -8,6 +8,7 @@
 
   const LEAST_BETWEEN = 1500; // milliseconds between two looks at the whole page
   const FALLBACK = 15000; // where no stream can be had
+  const REFRESH = 60000;
   const MOST_LINES = 1000;
   const announce = document.getElementById("announce");
   const log = document.getElementById("log");
@@ -103,30 +104,58 @@
     announce.textContent = words;
   }
 
-  function end() {
-    stream.close();
+  // A browser keeps few connections to one server: a tab that nobody looks at gives its own back.
+  const address = new URL(main.dataset.events, location.href);
+  let stream = null;
+
+  function close() {
+    if (stream) stream.close();
+    stream = null;
     if (poll !== null) { clearInterval(poll); poll = null; }
+  }
+
+  function end() {
+    close();
     main.removeAttribute("data-events");
   }
 
-  const stream = new EventSource(main.dataset.events);
-  const on = (kind, act) => stream.addEventListener(kind, (event) => act(JSON.parse(event.data)));
   const moved = (data) => {
     const box = data.id ? main.querySelector(`.going[data-job="${CSS.escape(data.id)}"]`) : main.querySelector(".going");
     if (box) progress(box, data);
   };
-  on("progress", moved);
-  on("stage", (data) => { moved(data); plan(); });
-  on("log", line);
-  on("job", (data) => {
-    if (data.words !== said) plan();
-    tell(data.words);
+  const acts = {
+    progress: moved,
+    stage: (data) => { moved(data); plan(); },
+    log: line,
+    job: (data) => {
+      if (data.words !== said) plan();
+      tell(data.words);
+    },
+    refresh: plan,
+    end: () => { end(); plan(); },
+  };
+
+  function open() {
+    if (stream || document.hidden || !main.dataset.events) return;
+    const mine = new EventSource(address);
+    stream = mine;
+    for (const [kind, act] of Object.entries(acts)) {
+      mine.addEventListener(kind, (event) => {
+        if (event.lastEventId) address.searchParams.set("after", event.lastEventId);
+        act(JSON.parse(event.data));
+      });
+    }
+    mine.addEventListener("open", () => { if (poll !== null) { clearInterval(poll); poll = null; } });
+    mine.addEventListener("error", () => {
+      if (mine.readyState === EventSource.CLOSED && mine === stream && poll === null) poll = setInterval(plan, FALLBACK);
+    });
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) close();
+    else if (main.dataset.events) { open(); plan(); }
   });
-  on("refresh", plan);
-  on("end", () => { end(); plan(); });
-  stream.addEventListener("open", () => { if (poll !== null) { clearInterval(poll); poll = null; } });
-  stream.addEventListener("error", () => {
-    if (stream.readyState === EventSource.CLOSED && poll === null && main.dataset.events) poll = setInterval(plan, FALLBACK);
-  });
+  setInterval(() => { if (!document.hidden && main.dataset.events) plan(); }, REFRESH); // "4 min ago" grows old
+  open();
   for (const box of document.querySelectorAll("#log, .scroll")) box.scrollTop = box.scrollHeight;
 })();

@@ -113,6 +113,35 @@ async def test_many_watchers_each_get_everything_once(store: Store) -> None:
     assert live.watchers == 0
 
 
+async def test_nothing_is_lost_between_what_was_and_what_comes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One watcher has read and does not know it yet; another reads further, and the channel goes on from there."""
+    one = job(store, state="running")
+    write(store, one, "a")
+    has_read, may_know = threading.Event(), threading.Event()
+    real = store.events
+
+    def held_up(*args: Any, **options: Any) -> list[Event]:
+        found = real(*args, **options)
+        if not has_read.is_set():
+            has_read.set()
+            may_know.wait(PATIENCE)
+        return found
+
+    monkeypatch.setattr(store, "events", held_up)
+    live = Live(store, interval=0.01)
+    slow = asyncio.create_task(take(live, one.id, 3))
+    await asyncio.to_thread(has_read.wait, PATIENCE)
+    write(store, one, "b")
+    quick = asyncio.create_task(take(live, one.id, 3))
+    async with asyncio.timeout(PATIENCE):
+        while live._channels[one.id].seen is None:
+            await asyncio.sleep(0)
+    may_know.set()
+    write(store, one, "c")
+    assert texts(await slow)[:2] == ["a", "b"] and texts(await quick)[:2] == ["a", "b"]
+    live.stop()
+
+
 async def test_a_job_that_ended_ends_its_stream_for_newcomers_too(store: Store) -> None:
     one = job(store, state="running")
     live = Live(store, interval=0.01)
