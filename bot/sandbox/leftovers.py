@@ -15,6 +15,7 @@ from bot.sandbox import run_folder
 from bot.sandbox.container_engine import connect, engine_told, remove_container
 from bot.sandbox.containers import FOLDER_LABEL, LABEL, SECONDS_LABEL
 from bot.sandbox.run_folder import Held, RunFolder
+from bot.sandbox.sibling import shared
 
 A_DAY = 86400.0
 
@@ -30,7 +31,7 @@ def sweep_leftovers(
     Args:
         older_than: seconds since it was created.
         base_url: of the engine; None: DOCKER_HOST, or the usual socket.
-        folders: where runs' folders are made besides the usual places for temporary files.
+        folders: where runs' folders are made besides the usual places for temporary files, and what is mounted here.
 
     Returns:
         Names of the containers.
@@ -41,6 +42,7 @@ def sweep_leftovers(
     gone = []
     kept: set[Path] = set()
     with connect(base_url) as client, engine_told():
+        mounted = [one.here for one in shared(client)]
         for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
             path = Path(container.labels.get(FOLDER_LABEL, "/"))
             kept.add(path)
@@ -56,7 +58,7 @@ def sweep_leftovers(
             gone.append(str(container.name))
             if folder is not None:
                 folder.remove()
-    for base in {run_folder.near(None), *folders}:
+    for base in {run_folder.near(None), *mounted, *folders}:
         run_folder.sweep(base, older_than, but=kept)
     return gone
 

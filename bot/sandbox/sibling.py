@@ -8,12 +8,13 @@ nothing is packed, sent or unpacked; what an export writes is looked at as on th
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bot.errors import SandboxUnavailable
-from bot.sandbox import run_folder
 from bot.sandbox.container_engine import EngineClient, connect, engine_told
 from bot.sandbox.container_place import own_container, strange_users
 from bot.sandbox.containers import ContainerExecutor
@@ -51,13 +52,15 @@ class SiblingExecutor(ContainerExecutor):
 
     def base(self, client: EngineClient, output: Path | None) -> Path:
         found = shared(client)
-        wanted = [self._folder.resolve()] if self._folder else [output.resolve()] if output else []
-        for path in [*wanted, *([] if self._folder else [run_folder.near(None)])]:
-            if (over := _over(found, path)) is not None:
-                return path if path == self._folder else over.here
-        if self._folder or not found:
-            raise SandboxUnavailable("The Docker engine cannot reach the folders of this container.", remedy=REMEDY)
-        return found[0].here
+        if self._folder:
+            wanted = [self._folder]
+        else:
+            wanted = [path for path in (output, Path(tempfile.gettempdir())) if path] + [one.here for one in found]
+        for path in wanted:
+            place = _topmost(found, path.resolve())
+            if place is not None:
+                return self._folder or place
+        raise SandboxUnavailable("The Docker engine cannot reach the folders of this container.", remedy=REMEDY)
 
     def on_host(self, client: EngineClient, path: Path) -> Path:
         over = _over(shared(client), path.resolve())
@@ -80,3 +83,12 @@ def shared(client: Any) -> list[Shared]:
 
 def _over(found: list[Shared], path: Path) -> Shared | None:
     return next((one for one in found if path.is_relative_to(one.here)), None)
+
+
+def _topmost(found: list[Shared], path: Path) -> Path | None:
+    """The folder nearest to the mount over ``path`` that can be written: later processes come to the same."""
+    over = _over(found, path)
+    if over is None:
+        return None
+    ways = [way for way in (*reversed(path.parents), path) if way.is_relative_to(over.here)]
+    return next((way for way in ways if way.is_dir() and os.access(way, os.W_OK)), None)

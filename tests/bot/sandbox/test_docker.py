@@ -18,6 +18,7 @@ from bot.sandbox.call import Conditions, Limits, Reads, Writes
 from bot.sandbox.docker import DockerExecutor
 from bot.sandbox.run_folder import container_user
 from exporter import spec as specs
+from exporter.errors import DiskFull
 from tests.bot.sandbox import docker_runs
 from tests.bot.sandbox.as_root import UID, needs_root, open_folder, passing
 from tests.bot.sandbox.docker_runs import SECRET, TOKEN, Door, run, script
@@ -194,12 +195,29 @@ BOMBS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", BOMBS)
 def test_what_uses_too_much_is_ended_and_told(executor: DockerExecutor, tmp_path: Path, kind: str) -> None:
     code, limits, told = BOMBS[kind]
-    ran = run(executor, script(tmp_path / "code", code, Writes(tmp_path / "made"), **limits))
+    ran = run(executor, script(tmp_path / "code", code, Writes(tmp_path / "made"), **{"seconds": 60, **limits}))
     flags = {name: getattr(ran.exit, name) for name in ("too_much_memory", "too_long", "too_much_output", "stopped")}
     assert {name for name, on in flags.items() if on} == set(told), ran.exit.log_tail
     assert not (tmp_path / "made").exists(), "nothing of it is used"
     assert max(map(len, ran.lines), default=0) <= 64 * 1024
     assert len(ran.exit.log_tail) <= 400 * 4097
+
+
+@needs_root
+def test_a_disk_that_runs_full_ends_it(docker_engine: DockerEngine, tmp_path: Path) -> None:
+    """Whatever filled it, and whatever its limit."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(place)], check=True)
+    try:
+        executor = DockerExecutor(docker_engine.image, base_url=docker_engine.host, folder=place)
+        code = WRITES + "import time\nopen('x', 'wb').write(bytes(63 << 20))\ntime.sleep(600)"
+        with pytest.raises(DiskFull, match="ran full"):
+            run(executor, script(tmp_path / "code", code, Writes(tmp_path / "made"), seconds=60))
+        assert list(place.iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+    assert not (tmp_path / "made").exists()
 
 
 HOSTILE = {
