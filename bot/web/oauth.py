@@ -13,8 +13,10 @@ import hashlib
 import json
 import re
 import secrets
+import ssl
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -206,7 +208,7 @@ class Provider:
         """One request, without redirects; a JSON object."""
         try:
             async with (
-                httpx2.AsyncClient(timeout=_TIMEOUT, follow_redirects=False) as client,
+                httpx2.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, verify=_trusted()) as client,
                 client.stream(
                     method, url, data=data, headers={"Accept": "application/json", **(headers or {})}
                 ) as reply,
@@ -227,6 +229,12 @@ class Provider:
         if not isinstance(value, dict):
             raise SignInFailed("The Hub's answer cannot be read.")
         return value
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Read once: reading the certificates takes longer than a request, and holds up the event loop."""
+    return httpx2.create_ssl_context()
 
 
 def _name(value: object) -> str:
