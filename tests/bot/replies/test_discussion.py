@@ -185,6 +185,12 @@ def test_it_fits_whatever_there_is_to_say(place: Place) -> None:
     assert len(reply.content) < discussion.LIMIT and "280 more" in reply.content
 
 
+def test_what_is_longer_than_the_hub_takes_is_cut(place: Place) -> None:
+    place.here().tell(MARKER, "a line of a long answer\n" * 10_000)
+    (reply,) = place.comments()
+    assert len(reply.content) <= discussion.LIMIT and "The rest is left out here" in reply.content
+
+
 def test_an_older_report_that_cannot_be_read_is_left_out() -> None:
     told = discussion_text.job(job("passed"), {"": '{"schema_version": 0}', "xnnpack": "nonsense"})
     assert "Every file" in told and "|" not in told
