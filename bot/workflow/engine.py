@@ -91,10 +91,11 @@ class Engine:
         logging.getLogger("dbos").addFilter(_worth_telling)
         try:
             DBOS.launch()
+            # Not partitioned by repository: dbos 3.4 then keeps priorities within a partition only. That exports of one
+            # repository do not overlap is what leases are for.
             DBOS.register_queue(
                 QUEUE,
                 worker_concurrency=self._settings.concurrency,
-                partition_concurrency=1,
                 polling_interval_sec=POLL_SECONDS,
                 on_conflict="always_update",
             )

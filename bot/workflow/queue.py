@@ -161,7 +161,6 @@ class Queue:
                 "workflow_name": WORKFLOW,
                 "queue_name": QUEUE,
                 "workflow_id": workflow_id(record.id, record.attempt),
-                "queue_partition_key": record.asked.repo_id.lower(),
                 "priority": record.priority,
                 "workflow_timeout": self._settings.job_timeout,
                 "app_version": VERSION,

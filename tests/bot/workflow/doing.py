@@ -50,6 +50,9 @@ class QuickExecutor:
         """By backend: a typed error, or an exit code without one."""
         self.stopped = 0
         self.at_once, self.most_at_once = 0, 0
+        self.now: list[str | None] = []
+        self.overlaps: list[str | None] = []
+        """Repositories of which two exports ran at once."""
         self.limits: list[Any] = []
         self._lock = threading.Lock()
 
@@ -64,6 +67,8 @@ class QuickExecutor:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
             self.limits.append(call.limits)
+            self.overlaps += [spec.model.repo_id] if spec.model.repo_id in self.now else []
+            self.now.append(spec.model.repo_id)
         self.exports.append((str(spec.model.revision), backend))
         self.begun.set()
         try:
@@ -77,6 +82,7 @@ class QuickExecutor:
         finally:
             with self._lock:
                 self.at_once -= 1
+                self.now.remove(spec.model.repo_id)
 
     def _end(self, spec: Any, backend: str, model: Path, out: Path, on_line: Callable[[bytes], None]) -> Exit:
         error = self.fail.get(backend)

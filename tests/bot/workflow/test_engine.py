@@ -215,6 +215,22 @@ def test_who_waits_for_an_answer_goes_first(start: Start) -> None:
     assert order == [first.asked.sha, heads["asked"], heads["pushed"], heads["swept"]]
 
 
+def test_exports_of_one_repository_do_not_overlap_and_those_of_others_do(start: Start) -> None:
+    here = start(concurrency=3, backends=("xnnpack",))
+    here.executor.go_on.clear()
+    one, other = here.repository("one"), here.repository("other")
+    jobs = [
+        here.submit("one", one),
+        here.submit("one", one, "form", options={"max_seq_len": 64}),
+        here.submit("other", other),
+    ]
+    until(lambda: here.executor.at_once == 2, "two repositories at once")
+    until(lambda: all(here.job(job.id).state == "running" for job in jobs), "three running jobs")
+    here.executor.go_on.set()
+    assert [here.ended(job.id).state for job in jobs] == ["passed"] * 3
+    assert here.executor.overlaps == [] and here.executor.most_at_once == 2
+
+
 def test_a_pull_request_is_opened_in_the_name_of_who_signed_in(start: Start) -> None:
     here = start()
     token = here.hub.create_user("ada")
