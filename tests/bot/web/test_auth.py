@@ -14,7 +14,7 @@ import pytest
 from bot.server.records import Asked, Asker
 from bot.web.attempts import IN_ALL, KNOWN, PER_ADDRESS, WINDOW, Attempts
 from bot.web.security import local_path
-from tests.bot.web.browser import Browser, forms, signed_in_as
+from tests.bot.web.browser import Browser, bare_get, bare_post, forms, signed_in_as
 from tests.bot.web.signing_in import ADMIN, Site, running_site
 
 HOSTILE_PATHS = [
@@ -99,9 +99,9 @@ def test_cookies_that_are_none_of_ours_are_nobodys(site: Site, browser: Browser)
     bad = [changed, good + "A", good[:-1], "s.", "", "v" + good[1:], good.swapcase(), f'"{good}"', "s." + "ä" * 43]
     for value in [*bad, f"{good}; ptebot={good}", f"{good}; ptebot=v.{'A' * 43}"]:
         headers = {"Cookie": f"ptebot={value}".encode()}
-        shown = httpx2.get(site.url + "/", headers=headers)
+        shown = bare_get(site.url + "/", headers=headers)
         assert shown.status_code == 200 and signed_in_as(shown) is None, value
-    assert signed_in_as(httpx2.get(site.url + "/", headers={"Cookie": f"a=b; ptebot={good} ; c"})) == "Administrator"
+    assert signed_in_as(bare_get(site.url + "/", headers={"Cookie": f"a=b; ptebot={good} ; c"})) == "Administrator"
 
 
 def test_a_session_ends_with_its_time_with_the_token_and_with_the_key(tmp_path: Path) -> None:
@@ -110,12 +110,12 @@ def test_a_session_ends_with_its_time_with_the_token_and_with_the_key(tmp_path: 
         cookie = {"Cookie": f"ptebot={browser.cookie('ptebot')}"}
     for changed in ({"admin_token": ADMIN[::-1]}, {"secret_key": "another" * 8}, {"admin_token": None}):
         with running_site(tmp_path, **changed) as site:
-            assert signed_in_as(httpx2.get(site.url + "/", headers=cookie)) is None
+            assert signed_in_as(bare_get(site.url + "/", headers=cookie)) is None
     with running_site(tmp_path) as site:  # a restart alone ends none
-        assert signed_in_as(httpx2.get(site.url + "/", headers=cookie)) == "Administrator"
+        assert signed_in_as(bare_get(site.url + "/", headers=cookie)) == "Administrator"
         with sqlite3.connect(tmp_path / "test.sqlite3") as database:
             database.execute("UPDATE ptebot_sessions SET expires_at = 1")
-        assert signed_in_as(httpx2.get(site.url + "/", headers=cookie)) is None
+        assert signed_in_as(bare_get(site.url + "/", headers=cookie)) is None
         with Browser(site.url) as browser:
             sign_in(browser)  # which clears away what is over
     with sqlite3.connect(tmp_path / "test.sqlite3") as database:
@@ -139,7 +139,7 @@ def test_a_database_that_fails_signs_nobody_in(site: Site, browser: Browser, tmp
     shown = browser.get("/")
     assert shown.status_code == 503 and "retry-after" in shown.headers
     assert "content-security-policy" in shown.headers and "ptebot_sessions" not in shown.text
-    assert httpx2.get(site.url + "/login").status_code == 200
+    assert bare_get(site.url + "/login").status_code == 200
 
 
 # --- CSRF
@@ -179,7 +179,7 @@ def test_other_sites_forms_are_refused_even_with_the_mark(browser: Browser) -> N
 def test_what_another_site_sends_ends_no_session(site: Site) -> None:
     """It brings no cookie (SameSite), and must get none in the place of the one that the browser has."""
     for path in ("/logout", "/login", "/new", "/nothing"):
-        refused = httpx2.post(site.url + path, data={"csrf": "x"}, headers={"Origin": "null", "Accept": "text/html"})
+        refused = bare_post(site.url + path, data={"csrf": "x"}, headers={"Origin": "null", "Accept": "text/html"})
         assert refused.status_code in (403, 404, 405) and "set-cookie" not in refused.headers
 
 
@@ -225,14 +225,14 @@ def test_paths_of_ours_are_kept(path: str) -> None:
 def test_programs_send_the_token_as_bearer_and_need_no_mark(site: Site) -> None:
     job, _ = site.store.add(Asked(repo_id="acme/tiny", sha="a" * 40), Asker(trigger="cli"))
     cancel = f"{site.url}/jobs/{job.id}/cancel"
-    done = httpx2.post(cancel, headers={"Authorization": f"Bearer {ADMIN}"})
+    done = bare_post(cancel, headers={"Authorization": f"Bearer {ADMIN}"})
     assert done.status_code == 303 and site.actions.done == [("cancel", job.id, "administrator")]
     assert "set-cookie" not in done.headers
-    wrong = httpx2.post(cancel, headers={"Authorization": "Bearer wrong"})
+    wrong = bare_post(cancel, headers={"Authorization": "Bearer wrong"})
     assert wrong.status_code == 401 and wrong.headers["www-authenticate"] == "Bearer"
-    hubs = httpx2.get(site.url + "/", headers={"Authorization": "Bearer hf_somebody"})
+    hubs = bare_get(site.url + "/", headers={"Authorization": "Bearer hf_somebody"})
     assert hubs.status_code == 200 and signed_in_as(hubs) is None
-    assert httpx2.post(cancel, headers={"Authorization": "Bearer hf_somebody"}).status_code in (403, 415)
+    assert bare_post(cancel, headers={"Authorization": "Bearer hf_somebody"}).status_code in (403, 415)
     assert len(site.actions.done) == 1
 
 
@@ -242,7 +242,7 @@ def test_who_guesses_has_to_wait(site: Site, browser: Browser) -> None:
     stopped = sign_in(browser, "guess")
     assert stopped.status_code == 429 and int(stopped.headers["retry-after"]) <= WINDOW
     assert sign_in(browser, ADMIN).status_code == 429  # or a guesser would learn which one it was
-    bearer = httpx2.get(site.url + "/", headers={"Authorization": f"Bearer {ADMIN}"})
+    bearer = bare_get(site.url + "/", headers={"Authorization": f"Bearer {ADMIN}"})
     assert bearer.status_code == 429 and "retry-after" in bearer.headers
     assert browser.get("/").status_code == 200
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from bot.errors import NotAuthorized
 from bot.localhub.testing import RunningHub
 from tests.bot.hubs import Repository
-from tests.bot.web.browser import Browser, forms, signed_in_as
+from tests.bot.web.browser import Browser, bare_get, bare_post, forms, signed_in_as
 from tests.bot.web.signing_in import Site, running_site
 
 SCOPES = ("openid", "profile", "write-discussions")
@@ -124,7 +124,7 @@ def test_administrators_are_known_by_name_in_any_case(hub: RunningHub, tmp_path:
                 assert signed_in_as(sign_in(browser)) == name
                 cookie = {"Cookie": f"ptebot={browser.cookie('ptebot')}", "Accept": "text/html"}
                 mark = forms(browser.get("/new").text)["/new"]["csrf"]
-                done = httpx2.post(f"{site.url}/jobs/{'0' * 32}/cancel", headers=cookie, data={"csrf": mark})
+                done = bare_post(f"{site.url}/jobs/{'0' * 32}/cancel", headers=cookie, data={"csrf": mark})
                 assert (done.status_code != 403) == admin
 
 
@@ -146,7 +146,7 @@ def test_only_the_named_may_sign_in(hub: RunningHub, tmp_path: Path) -> None:
 
 def test_pages_that_are_not_public(hub: RunningHub, tmp_path: Path) -> None:
     with site_of(hub, tmp_path, public_pages=False, admins=("boss",)) as site:
-        shown = httpx2.get(site.url + "/jobs/1?a=b", headers={"Accept": "text/html"})
+        shown = bare_get(site.url + "/jobs/1?a=b", headers={"Accept": "text/html"})
         assert shown.status_code == 303 and shown.headers["location"] == "/login?next=%2Fjobs%2F1%3Fa%3Db"
         for path in (
             "/",
@@ -158,9 +158,9 @@ def test_pages_that_are_not_public(hub: RunningHub, tmp_path: Path) -> None:
             "/loginx",
             "/static/../new",
         ):
-            assert httpx2.get(site.url + path).status_code == 401
-        assert httpx2.post(site.url + "/new", data={"x": "y"}).status_code == 401
-        assert httpx2.get(site.url + "/static/style.css").status_code == 200
+            assert bare_get(site.url + path).status_code == 401
+        assert bare_post(site.url + "/new", data={"x": "y"}).status_code == 401
+        assert bare_get(site.url + "/static/style.css").status_code == 200
         with person(hub, site, "Anybody") as browser:  # nobody is named, so all sign in, and only administrators see
             assert sign_in(browser).status_code == 403
         with person(hub, site, "Boss") as browser:
@@ -219,7 +219,7 @@ def test_an_answer_is_good_once_and_for_one_browser(site: Site, hub: RunningHub)
         assert browser.cookie("ptebot-signin") is None
         before = browser.cookie("ptebot")
         assert browser.get(ours).status_code == 403  # reloaded
-        replayed = httpx2.get(ours, headers={"Cookie": f"ptebot-signin={kept}"})
+        replayed = bare_get(ours, headers={"Cookie": f"ptebot-signin={kept}"})
         assert replayed.status_code == 403 and "ptebot=" not in replayed.headers["set-cookie"]
         assert browser.cookie("ptebot") == before
 
@@ -274,7 +274,7 @@ def test_the_consent_is_the_persons_own(site: Site, hub: RunningHub) -> None:
         assert browser.post("/oauth/authorize", {"decision": "allow"}, follow=False).status_code == 400
         sign_in(browser)
         token = [one for one in hub.traffic if one.path == "/oauth/token"][-1].response_json["access_token"]
-        app = httpx2.get(browser.get("/oauth/start", follow=False).headers["location"], auth=("x", token))
+        app = bare_get(browser.get("/oauth/start", follow=False).headers["location"], auth=("x", token))
         assert app.status_code == 401
 
 
