@@ -41,10 +41,12 @@ def pages(root: Path) -> dict[Path, str]:
     """Every generated file under ``root`` and the text that it should have."""
     from bot import config
     from bot.action import pages as action
+    from bot.server import reference
     from exporter import report, spec
 
     docs = root / "docs"
     readme = root / "README.md"
+    operations = docs / "operations.md"
     return {
         root / "action.yml": action.action_yml(),
         docs / "action" / "inputs-and-outputs.md": action.page(NOTE),
@@ -54,6 +56,13 @@ def pages(root: Path) -> dict[Path, str]:
         docs / "report.schema.json": _json(report.json_schema()),
         docs / "spec.schema.json": _json(spec.json_schema()),
         docs / "config.schema.json": _json(config.json_schema()),
+        operations: fill(
+            operations.read_text(encoding="utf-8"),
+            {
+                "settings": _table(reference.SETTING_HEADINGS, reference.settings()),
+                "metrics": _table(reference.METRIC_HEADINGS, reference.metrics()),
+            },
+        ),
         readme: fill(
             readme.read_text(encoding="utf-8"),
             {

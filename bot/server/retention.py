@@ -31,8 +31,10 @@ from bot.server.store import Store
 EVERY_SECONDS = 3600.0
 BATCH_JOBS = 100
 BATCH_ROWS = 5_000
-BATCH_PAGES = 2_000
+BATCH_PAGES = 500
 """Of SQLite's file, 4 KiB each, given back in one transaction."""
+PAUSE_SECONDS = 0.02
+"""Between two of them: webhooks want the database too."""
 LEAST_SECONDS = 86_400.0
 """For so long a handled webhook is kept whatever the settings say: the Hub may deliver it again."""
 TRASH = ".gone-"
@@ -112,8 +114,7 @@ class Retention:
             if not ids:
                 return removed
             self._forget(ids)  # first: with the rows gone, nobody would know what to have forgotten
-            for job_id in ids:
-                self._events(job_id)
+            self._events(ids)
             with self._store.transaction() as connection:
                 # Asked again: one that was retried meanwhile stays, and the engine mends what it forgot of it.
                 gone = list(connection.execute(sa.select(table.c.id).where(table.c.id.in_(ids), old)).scalars())
@@ -125,17 +126,16 @@ class Retention:
                 return removed
         return removed
 
-    def _events(self, job_id: str) -> None:
-        """A job may have a hundred thousand of them."""
+    def _events(self, job_ids: Sequence[str]) -> None:
+        """One job may have a hundred thousand of them."""
         table = tables.events
+        some = sa.select(table.c.number).where(table.c.job_id.in_(job_ids)).limit(BATCH_ROWS).scalar_subquery()
         while True:
             with self._store.transaction() as connection:
-                query = sa.select(table.c.number).where(table.c.job_id == job_id).order_by(table.c.number)
-                last = connection.execute(query.limit(1).offset(BATCH_ROWS)).scalar()
-                some = [table.c.number < last] if last is not None else []
-                connection.execute(sa.delete(table).where(table.c.job_id == job_id, *some))
-            if last is None:
+                count = connection.execute(sa.delete(table).where(table.c.number.in_(some))).rowcount
+            if count < BATCH_ROWS:
                 return
+            self._ended.wait(PAUSE_SECONDS)
 
     def _deliveries(self) -> int:
         table, removed = tables.deliveries, 0
@@ -165,6 +165,7 @@ class Retention:
                 # columns, which SQLAlchemy does not step through.
                 driver: Any = connection.connection.driver_connection
                 driver.execute(f"PRAGMA incremental_vacuum({BATCH_PAGES})").fetchall()
+            self._ended.wait(PAUSE_SECONDS)
         return max(0, before - self._file_bytes())
 
     def _file_bytes(self) -> int:
