@@ -13,6 +13,7 @@ from bot.server.inbox import Inbox
 from bot.server.store import Store, open_engine
 from bot.web import webhook
 from tests.bot.web.receiving import SECRET, receiving, settings_for
+from tests.localgithub import debian
 
 SEED, COUNT = 20261123, 2_000
 
@@ -63,6 +64,7 @@ def test_cases_are_the_same_for_a_seed() -> None:
 
 
 def test_load_is_measured(tmp_path: Path) -> None:
+    debian.command("wrk", "wrk")
     figures = webhooks.load(f"sqlite:///{tmp_path / 'load.db'}", seconds=1, connections=20)
     assert figures.requests > 20 and figures.failed == 0
     assert 0 < figures.p50 <= figures.p99
