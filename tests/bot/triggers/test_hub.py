@@ -176,7 +176,8 @@ def test_unknown_fields_and_newer_versions_are_let_pass(payload: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff\xfe", b"nothing", b'{"a": ' * 5_000, b"[" * 100_000, b"\x00", b'{"event": "\xed\xa0\x80"}']
+    "body",
+    [b"", b"{", b"\xff\xfe", b"nothing", b'{"a": ' * 5_000, b"[" * 100_000, b"\x00", b'{"event": "\xed\xa0\x80"}'],
 )
 def test_what_is_no_json(body: bytes) -> None:
     with pytest.raises(Unreadable):
