@@ -172,8 +172,10 @@ def test_the_focus_and_what_is_open_stay(browser: Browser, site: Site) -> None:
         one.page.get_by_text("The same as a table").click()
         one.page.get_by_role("button", name="Cancel").focus()
         site.store.put_report(record.id, "", reports.dumps(full_report(max_seq_len=77)))
+        site.store.update(record.id, reason="for a reason")
         script.stage("parity")
         expect(one.page.locator("#facts")).to_contain_text("77 tokens")
+        expect(one.page.locator("#state")).to_contain_text("for a reason")
         expect(one.page.get_by_role("button", name="Cancel")).to_be_focused()
         expect(one.page.get_by_role("table", name="Parity figures")).to_be_visible()
 
