@@ -29,6 +29,7 @@ CALL, KEY, RUN = "ptebot-call", "ptebot-key", "ptebot-run"
 INPUTS, OUTPUTS, MODELS = "/ptebot/in", "/ptebot/out", "/ptebot/models"
 COMMAND = ("python", "-P", "-m", "bot.sandbox.errand_end")
 SLACK_SECONDS = 1800
+"""On top of what the run may take and wait; whether waiting counts is not documented."""
 MOST_SECONDS = 24 * 3600
 START_ATTEMPTS = 4
 
@@ -180,7 +181,7 @@ class HFJobsExecutor:
                 command=[*COMMAND, packed],
                 env=threads,
                 flavor=self.flavor,
-                timeout=seconds + SLACK_SECONDS,
+                timeout=seconds + math.ceil(self.patience.start) + SLACK_SECONDS,
                 name=f"ptebot-{name}",
                 labels={CALL: name, KEY: key, RUN: run},
                 volumes=volumes or None,

@@ -98,7 +98,14 @@ class KubernetesExecutor:
     ) -> dict[str, Any]:
         in_claim = "/".join(part for part in (self.place.subpath.strip("/"), *folder.path.parts[-2:]) if part)
         return manifest(
-            name=job.name, call=call, key=key, packed=packed, folder=in_claim, limits=limits, place=self.place
+            name=job.name,
+            call=call,
+            key=key,
+            packed=packed,
+            folder=in_claim,
+            limits=limits,
+            place=self.place,
+            waiting=self.patience.start,
         )
 
     def _ended(self, job: ClusterJob, reader: Reader, limits: Limits, how: str) -> Exit:
@@ -111,7 +118,7 @@ class KubernetesExecutor:
             return Exit(code=-9, log_tail=tail, too_much_memory=limits.memory_bytes is not None)
         if "DeadlineExceeded" in how:
             return Exit(code=-9, log_tail=tail, too_long=True)
-        if reason == "Evicted" and limits.output_bytes is not None:
+        if limits.output_bytes is not None and reason.startswith("Evicted") and "emptydir" in reason.lower():
             return Exit(code=-9, log_tail=tail, too_much_output=True)
         words = ", ".join(part for part in (how, reason) if part)
         raise RemoteJobFailed(f"{job.name} ended without a verdict ({words}). Its log ends:\n{tail or '(it is empty)'}")

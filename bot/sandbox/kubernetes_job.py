@@ -164,7 +164,8 @@ class ClusterJob:
             ended = (status.get("state") or {}).get("terminated") or {}
             if ended.get("reason") == "OOMKilled":
                 return "OOMKilled"
-        return str(pod["status"].get("reason") or "")[:100]
+        told = (str(pod["status"].get(key) or "") for key in ("reason", "message"))
+        return ": ".join(part for part in told if part)[:300]
 
     def _pod(self) -> dict[str, Any] | None:
         """Its newest pod."""

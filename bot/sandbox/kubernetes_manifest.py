@@ -26,7 +26,7 @@ SCRATCH_BYTES = 16 << 30
 OVERHEAD_BYTES = 512 << 20
 """What runs around the module; the module's own limit is watched from beside it."""
 SLACK_SECONDS = 1800
-"""For finding a machine and fetching the image, on top of what the module may take."""
+"""On top of what the run may take and may wait to begin: the deadline counts from the Job's start."""
 MOST_SECONDS = 24 * 3600
 KEPT_SECONDS = 24 * 3600
 """How long a job that is over waits for somebody who wants its result."""
@@ -51,7 +51,7 @@ class Place:
 
 
 def manifest(
-    *, name: str, call: str, key: str, packed: str, folder: str, limits: Limits, place: Place
+    *, name: str, call: str, key: str, packed: str, folder: str, limits: Limits, place: Place, waiting: float
 ) -> dict[str, Any]:
     """The Job.
 
@@ -61,6 +61,7 @@ def manifest(
         key: what the run is about, so that another one of the same name is told apart.
         packed: the argument (``bot.sandbox.errand.pack``).
         folder: the run's folder in the claim, with ``in`` and ``out``.
+        waiting: seconds that it may take to begin.
     """
     seconds = MOST_SECONDS if limits.seconds is None else math.ceil(limits.seconds)
     scratch = SCRATCH_BYTES if limits.output_bytes is None else limits.output_bytes
@@ -120,7 +121,7 @@ def manifest(
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
-            "activeDeadlineSeconds": seconds + SLACK_SECONDS,
+            "activeDeadlineSeconds": seconds + math.ceil(waiting) + SLACK_SECONDS,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },

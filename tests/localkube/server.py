@@ -187,7 +187,7 @@ class Cluster:
             ],
         }  # fmt: skip
         if job.pod_reason:
-            status["reason"] = job.pod_reason
+            status["reason"], _, status["message"] = job.pod_reason.partition(": ")
         labels = {**template["metadata"]["labels"], "batch.kubernetes.io/job-name": name}
         metadata = {
             "name": f"{name}-x1",

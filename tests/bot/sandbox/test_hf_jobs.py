@@ -149,7 +149,7 @@ def test_a_tiny_model_of_the_hub_is_exported_by_a_job(
     (job,) = of(jobs, name)
     mounted = [(one["type"], one["source"], one.get("revision"), one.get("readOnly")) for one in job.spec["volumes"]]
     assert mounted == [("model", "runner/tiny", sha, True), ("bucket", "runner/ptebot-jobs", None, None)]
-    assert job.spec["timeoutSeconds"] == 600 + 1800 and job.spec["flavor"] == "cpu-upgrade"
+    assert job.spec["timeoutSeconds"] == 600 + 30 + 1800 and job.spec["flavor"] == "cpu-upgrade"
     assert "secrets" not in job.spec and str(api.token) not in json.dumps(job.spec)
     assert job.spec["labels"]["ptebot-taken"] == "1" and left(jobs, name) == []
 
@@ -201,7 +201,8 @@ def test_a_job_that_was_left_running_is_gone_on_with(executor: HFJobsExecutor, j
     assert len(of(jobs, name)) == 1, "it was not started twice"
     assert ended.code == 0 and said.lines[0] == b"up" and any("gone on with" in line for line in said.log)
     assert (tmp_path / "o/a").read_bytes() == b"abc"
-    other = Call(module="timeit", args=statements(code, Writes(tmp_path / "o2")), name=name)
+    (tmp_path / "elsewhere").mkdir()
+    other = Call(module="timeit", args=statements(code, Writes(tmp_path / "elsewhere/o")), name=name)
     assert executor.run(other, on_line=lambda _: None, on_log=lambda _: None).code == 0
     assert len(of(jobs, name)) == 2, "what was taken once is not found again"
 

@@ -115,7 +115,7 @@ class Said:
 
 def made(limits: Limits = Limits(), **fields: Any) -> dict[str, Any]:  # noqa: B008 - it is frozen
     given = {"name": "ptebot-a", "call": "a", "key": "k", "packed": "{}", "folder": "calls/a", "place": PLACE}
-    return manifest(**{**given, "limits": limits, **fields})
+    return manifest(**{**given, "limits": limits, "waiting": 600.0, **fields})
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_the_manifest_is_a_job_of_kubernetes_and_restricted(limits: Limits) -> N
     if limits.memory_bytes:
         assert container["resources"]["limits"] == {"memory": str((8 << 30) + (512 << 20)), "cpu": "2500m"}
         assert container["resources"]["requests"] == container["resources"]["limits"]
-        assert spec["activeDeadlineSeconds"] == 61 + 1800
+        assert spec["activeDeadlineSeconds"] == 61 + 600 + 1800
         assert pod["volumes"][0]["emptyDir"]["sizeLimit"] == str(1 << 30)
 
 
@@ -371,7 +371,13 @@ def kill(cluster: Cluster, change: Callable[[Any], None]) -> Callable[[bytes], N
     ("field", "value", "limits", "told"),
     [
         ("terminated", "OOMKilled", Limits(memory_bytes=1 << 32), "too_much_memory"),
-        ("pod_reason", "Evicted", Limits(output_bytes=1 << 30), "too_much_output"),
+        # As the kubelet words it (pkg/kubelet/eviction/helpers.go).
+        (
+            "pod_reason",
+            'Evicted: Usage of EmptyDir volume "tmp" exceeds the limit "1Gi".',
+            Limits(output_bytes=1 << 30),
+            "too_much_output",
+        ),
     ],
 )
 def test_what_the_node_ended(
@@ -387,10 +393,15 @@ def test_what_the_node_ended(
     assert getattr(ended, told)
 
 
-def test_a_job_without_a_verdict_failed(executor: KubernetesExecutor, cluster: Cluster) -> None:
-    call = Call(module="timeit", args=statements("print('up', flush=True); time.sleep(60)"))
-    with pytest.raises(RemoteJobFailed, match="without a verdict"):
-        executor.run(call, on_line=kill(cluster, lambda job: None), on_log=lambda _: None)
+@pytest.mark.parametrize("reason", ["", "Evicted: The node was low on resource: memory."])
+def test_a_job_without_a_verdict_failed(executor: KubernetesExecutor, cluster: Cluster, reason: str) -> None:
+    call = Call(
+        module="timeit",
+        args=statements("print('up', flush=True); time.sleep(60)"),
+        limits=Limits(output_bytes=1 << 30),
+    )
+    with pytest.raises(RemoteJobFailed, match=f"without a verdict.*{reason}"):
+        executor.run(call, on_line=kill(cluster, lambda job: setattr(job, "pod_reason", reason)), on_log=lambda _: None)
     assert cluster.jobs == {}
 
 
