@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import math
 import os
-import select
 import signal
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from bot import leash
+from bot import leash, lines
 from bot.errors import OutputNotTrusted, SandboxUnavailable
+from bot.lines import MAX_LINE_BYTES as MAX_LINE_BYTES  # with the other bounds, for all that run children
 from bot.sandbox import privileges, seccomp
 from bot.sandbox.call import UNBOUND, Argument, Call, Conditions, Executor, Exit, Limits, Writes
 from bot.sandbox.places import Room
@@ -34,8 +33,6 @@ from bot.sandbox.shared import SharedRoom, opened
 from bot.sandbox.turns import turn
 from bot.watch import Watch
 
-MAX_LINE_BYTES = 64 * 1024
-"""A longer line of output is dropped: no message of ours comes near it."""
 LOG_LINES = 400
 LOG_LINE_CHARACTERS = 4096
 GRACE_SECONDS = 3.0
@@ -210,7 +207,7 @@ def supervised(
     assert child.stdout and child.stderr  # noqa: S101 - for the type checker: both were asked for
     over = threading.Event()
     reader = threading.Thread(
-        target=_each_line, args=(child.stderr, keep, over), name=f"{call.module} log", daemon=True
+        target=lines.each, args=(child.stderr, keep, over), name=f"{call.module} log", daemon=True
     )
     reader.start()
     ender = threading.Thread(target=_end_family, args=(child, start, over), name=f"{call.module} end", daemon=True)
@@ -224,7 +221,7 @@ def supervised(
         folders=[start.home, *map(Path, start.outs)],
     )
     try:
-        _each_line(child.stdout, on_line, over)
+        lines.each(child.stdout, on_line, over)
         code = child.wait()
     finally:
         watch.stop()
@@ -268,35 +265,6 @@ def _end_family(child: subprocess.Popen[bytes], start: Start, over: threading.Ev
         with suppress(OutputNotTrusted):  # asked again before anything is taken from it
             privileges.end_all(start.user)
     over.set()
-
-
-def _each_line(stream: IO[bytes], use: Callable[[bytes], None], over: threading.Event) -> None:
-    """Give every line to ``use``; one longer than ``MAX_LINE_BYTES`` is dropped whole.
-
-    Comes back at the stream's end, or some seconds after ``over``, whoever still holds the stream open.
-    """
-    line, dropping = b"", False
-    until: float | None = None
-    ready = select.poll()
-    ready.register(stream, select.POLLIN)
-    while until is None or time.monotonic() < until:
-        if until is None and over.is_set():
-            until = time.monotonic() + GRACE_SECONDS
-        if not ready.poll(200):
-            continue
-        part = os.read(stream.fileno(), MAX_LINE_BYTES)
-        if not part:
-            break
-        *whole, rest = part.split(b"\n")
-        for each in whole:
-            if not dropping and len(line) + len(each) < MAX_LINE_BYTES:
-                use((line + each).rstrip(b"\r"))
-            line, dropping = b"", False
-        line += rest
-        if len(line) >= MAX_LINE_BYTES:
-            line, dropping = b"", True
-    if line and not dropping:
-        use(line.rstrip(b"\r"))
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
