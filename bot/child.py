@@ -25,7 +25,6 @@ from typing import Any
 
 from bot import leash, lines
 from bot.errors import OutputNotTrusted, SandboxUnavailable
-from bot.lines import MAX_LINE_BYTES as MAX_LINE_BYTES  # with the other bounds, for all that run children
 from bot.sandbox import privileges, seccomp
 from bot.sandbox.call import UNBOUND, Argument, Call, Conditions, Executor, Exit, Limits, Writes
 from bot.sandbox.places import Room
@@ -33,6 +32,8 @@ from bot.sandbox.shared import SharedRoom, opened
 from bot.sandbox.turns import turn
 from bot.watch import Watch
 
+MAX_LINE_BYTES = lines.MAX_LINE_BYTES
+"""With the other bounds, for all that run children."""
 LOG_LINES = 400
 LOG_LINE_CHARACTERS = 4096
 GRACE_SECONDS = 3.0
