@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bot.errors import InvalidSettings
-from bot.sandbox.call import Executor
+from bot.sandbox.call import Call, Executor, Exit
 from bot.sandbox.following import Patience
 
 if TYPE_CHECKING:
@@ -20,6 +22,30 @@ DIGEST = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,300}@sha256:[0-9a-f]{64}")
 BUCKET = "ptebot-jobs"
 NOBODYS_UID = 10001
 """Where ptebot itself is root; else jobs run as its own user, whose files it may take."""
+
+
+HERE = ("exporter.available",)
+"""Modules that read our own spec alone: a machine of their own would cost minutes and money."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """Runs what reads a model on another machine, and what reads none as a child of this process."""
+
+    there: Executor
+
+    @property
+    def rung(self) -> str:
+        """As ``there``."""
+        return self.there.rung
+
+    def run(self, call: Call, *, on_line: Callable[[bytes], None], on_log: Callable[[str], None]) -> Exit:
+        """As ``Executor.run``."""
+        from bot import child
+
+        if call.module in HERE:
+            return child.run_here(call, on_line=on_line, on_log=on_log)
+        return self.there.run(call, on_line=on_line, on_log=on_log)
 
 
 def from_settings(settings: Settings) -> Executor | None:
@@ -38,7 +64,8 @@ def from_settings(settings: Settings) -> Executor | None:
             remedy="Set PTEBOT_IMAGE to NAME@sha256:..., which has the same version of ptebot as the server.",
         )
     patience = Patience(start=settings.remote_start)
-    return _hf_jobs(settings, patience) if settings.executor == "hf-jobs" else _kubernetes(settings, patience)
+    make = _hf_jobs if settings.executor == "hf-jobs" else _kubernetes
+    return Elsewhere(there=make(settings, patience))
 
 
 def _hf_jobs(settings: Settings, patience: Patience) -> Executor:

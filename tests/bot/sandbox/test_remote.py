@@ -10,17 +10,46 @@ from typing import Any
 import pytest
 import yaml
 
+from bot import export_process
 from bot.errors import InvalidSettings, SandboxUnavailable
 from bot.localhub.testing import RunningHub
 from bot.sandbox import remote
+from bot.sandbox.call import Call, Conditions, Exit
 from bot.sandbox.hf_jobs import HFJobsExecutor
 from bot.server import executors, settings
+from exporter.errors import UnknownBackend
+from exporter.spec import ExportSpec, ModelRef
 
 IMAGE = "ghcr.io/ptebot/ptebot@sha256:" + "a" * 64
 
 
 def load(**env: str) -> settings.Settings:
     return settings.load(env=env)
+
+
+def there(executor: Any) -> Any:
+    """What runs on the other machine."""
+    assert isinstance(executor, remote.Elsewhere)
+    return executor.there
+
+
+class Nowhere:
+    """Another machine that nobody shall ask."""
+
+    rung = "kubernetes"
+
+    def run(self, call: Call, **options: Any) -> Exit:
+        raise LookupError(call.module)
+
+
+def test_a_spec_alone_costs_no_machine() -> None:
+    executor = remote.Elsewhere(there=Nowhere())
+    conditions = Conditions(executor=executor)
+    spec = ExportSpec(model=ModelRef(repo_id="acme/tiny"), backends=("nonsense",))
+    with pytest.raises(UnknownBackend):
+        export_process.check_spec(spec, conditions=conditions)
+    with pytest.raises(LookupError, match="inspect"):
+        export_process.run_stages("exporter.inspect", [], conditions=conditions)
 
 
 @pytest.fixture
@@ -54,12 +83,14 @@ def test_jobs_on_hugging_face(hub: RunningHub) -> None:
     with pytest.raises(InvalidSettings, match="HF_TOKEN"):
         remote.from_settings(load(**given))
     token = hub.create_user("payer")
-    found = executors.chosen(load(**given, HF_TOKEN=token, PTEBOT_REMOTE_START="10m"))
-    assert isinstance(found, HFJobsExecutor) and found.rung == "hf-jobs"
+    chosen = executors.chosen(load(**given, HF_TOKEN=token, PTEBOT_REMOTE_START="10m"))
+    assert chosen.rung == "hf-jobs" and token not in repr(chosen)
+    found = there(chosen)
+    assert isinstance(found, HFJobsExecutor)
     assert (found.namespace, found.bucket, found.flavor) == ("payer", "payer/ptebot-jobs", "cpu-upgrade")
-    assert found.patience.start == 600 and token not in repr(found)
+    assert found.patience.start == 600
     named = load(**given, HF_TOKEN=token, PTEBOT_JOBS_NAMESPACE="acme", PTEBOT_JOBS_BUCKET="acme/work")
-    other = remote.from_settings(named)
+    other = there(remote.from_settings(named))
     assert isinstance(other, HFJobsExecutor) and (other.namespace, other.bucket) == ("acme", "acme/work")
 
 
@@ -70,7 +101,7 @@ def test_jobs_of_kubernetes(kubeconfig: Path, tmp_path: Path, monkeypatch: pytes
     given |= {"PTEBOT_KUBERNETES_CLAIM": "data", "PTEBOT_KUBERNETES_SUBPATH": "a/b"}
     found = remote.from_settings(load(**given, PTEBOT_KUBERNETES_CONFIG=str(kubeconfig)))
     assert found is not None and found.rung == "kubernetes"
-    place = found.place  # type: ignore[attr-defined]
+    place = there(found).place
     assert (place.namespace, place.claim, place.subpath) == ("ptebot", "data", "a/b")
     assert place.uid == (os.geteuid() or 10001)
     with pytest.raises(SandboxUnavailable, match="cluster"):
