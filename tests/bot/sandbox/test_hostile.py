@@ -100,7 +100,8 @@ def test_the_hostile_exporter_is_one() -> None:
     refused = {line["refused"].removeprefix("look_") for line in lines if "refused" in line}
     asks_for_root = {"device", "mount", "root", "shadow", "write_system", "write_input", "times_of_data"}
     systems_own = {"ptrace", "namespace", "root_of_parent", "attributes_of_data", "memory_of_parent"}
-    assert refused <= asks_for_root | systems_own
+    heard_by_the_parent = {"signal_by_a_pipe"}
+    assert refused <= asks_for_root | systems_own | heard_by_the_parent
     assert set(found["heard"]) == {"tcp", "udp", "unix", "datagram", "abstract", "fifo", "signal"}
     assert not found["untouched"]
 
