@@ -49,11 +49,13 @@ class Watched:
 
     def fits(self) -> None:
         """Nothing is wider than the window, and no text is cut off."""
+        self.page.wait_for_load_state()  # with its sheet
         measured = self.page.evaluate(_TOO_WIDE)
         assert measured["wide"] <= 0 and not measured["found"], (self.page.url, measured)
 
     def usable(self) -> None:
         """axe-core finds nothing wrong."""
+        self.page.wait_for_load_state()
         self.page.evaluate(axe().read_text(encoding="utf-8"))
         options = {"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}
         found = self.page.evaluate("(options) => axe.run(document, options)", options)

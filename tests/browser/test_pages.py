@@ -16,6 +16,8 @@ from tests.browser.chromium import DESKTOP, PHONE, Watched, opened
 
 HUB = "https://hub.example"
 LOOKS = {"phone": (PHONE, "light"), "desktop": (DESKTOP, "light"), "dark": (DESKTOP, "dark")}
+WHOLE = ("overview", "passed", "error")
+"""Pages that together have every part there is: looked at most closely in every look."""
 HARMLESS = ("Password forms should have", "status of 404", "status of 422", "status of 403")
 
 
@@ -58,10 +60,12 @@ def test_every_page_fits_and_can_be_used(
     with opened(browser, size, color_scheme=scheme) as one:
         sign_in(one, site)
         for name, path in pages(records).items():
+            if look == "dark" and name not in WHOLE:
+                continue
             one.page.goto(f"{site.url}{path}")
             one.page.screenshot(path=screenshots / f"{look} {name}.png", full_page=True)
             one.fits()
-            if look == "desktop" or name in ("overview", "passed", "error"):
+            if look == "desktop" or name in WHOLE:
                 one.usable()
         one.page.goto(f"{site.url}/jobs/{records['passed'].id}")
         one.page.get_by_text("The same as a table").click()
