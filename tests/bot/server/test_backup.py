@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from bot.errors import BackupFailed, DatabaseTooNew
 from bot.server import backup, migrate, tables
-from bot.server.records import Asked, Asker, Worker
+from bot.server.records import Asked, Asker, Event, Worker
 from bot.server.settings import Settings, database_url
 from bot.server.store import Store, open_engine
 
@@ -153,6 +153,19 @@ def test_files_that_are_no_backups(settings: Settings, store: Store, tmp_path: P
     with closing(sqlite3.connect(bad)) as connection:
         connection.execute("CREATE TABLE other (id INTEGER)")
     refused(settings, bad, "none of ptebot's")
+
+
+def test_damage_in_a_place_that_nobody_looks_at(settings: Settings, store: Store, tmp_path: Path) -> None:
+    store.append([Event(job_id="j", at=1.0, kind="log", message="x" * 500) for _ in range(2000)])
+    bad = tmp_path / "bad.db"
+    backup.backup(settings, bad)
+    store.close()
+    content = bytearray(bad.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = bytes(4096)
+    bad.write_bytes(content)
+    assert jobs(bad) == 3, "what is asked for stands elsewhere"
+    refused(settings, bad, "damaged")
 
 
 def test_a_backup_of_a_newer_ptebot(settings: Settings, store: Store, tmp_path: Path) -> None:
