@@ -1,4 +1,7 @@
-"""Exports as Jobs on Hugging Face, over a local Hub that runs them; every body held to the Hub's OpenAPI document."""
+"""Runs as Jobs on Hugging Face, over a local Hub that has such; every body held to the Hub's OpenAPI document.
+
+A real export of a model that is mounted from the Hub: tests/bot/test_serve_remote.py.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi
 
 from bot import export_process
 from bot.errors import HubUnreachable, NotAuthorized, OutputNotTrusted, OutputTooLarge, RemoteJobFailed
@@ -23,9 +25,7 @@ from bot.sandbox.errand import pack
 from bot.sandbox.following import Patience
 from bot.sandbox.hf_jobs import HFJobsExecutor
 from exporter.errors import UnknownBackend
-from exporter.spec import ExportSpec, ModelRef
 from tests.bot.localhub.openapi import SPEC, Description
-from tests.exporter.models import tiny_model
 from tests.localjobs.running import hub_with_jobs
 from tests.localjobs.server import LocalJobs
 
@@ -118,40 +118,6 @@ def of(jobs: LocalJobs, name: str) -> list[Any]:
 
 def left(jobs: LocalJobs, name: str) -> list[str]:
     return [path for path in jobs.buckets["runner/ptebot-jobs"].files if f"/{name}/" in path]
-
-
-def test_a_tiny_model_of_the_hub_is_exported_by_a_job(
-    executor: HFJobsExecutor, hub: RunningHub, jobs: LocalJobs, tmp_path: Path
-) -> None:
-    model = tiny_model("llama", tmp_path / "model", num_hidden_layers=1)
-    api: HfApi = executor.api
-    api.create_repo("runner/tiny", exist_ok=True)
-    files = [CommitOperationAdd(path.name, path) for path in model.iterdir()]
-    sha = api.create_commit("runner/tiny", files, commit_message="model").oid
-    spec = ExportSpec(
-        model=ModelRef(repo_id="runner/tiny", revision=sha),
-        backends=("portable",),
-        precisions=("fp32",),
-        max_seq_len=32,
-        rehearse=False,
-    )
-    name, stages = fresh(), []
-    report = export_process.run_export(
-        spec,
-        model,
-        tmp_path / "out",
-        on_progress=lambda progress: stages.append(progress.stage),
-        conditions=Conditions(executor=executor, name=name, limits=Limits(output_bytes=1 << 30, seconds=600)),
-    )
-    assert [cell.status.value for cell in report.cells] == ["ran"]
-    assert (tmp_path / "out" / str(report.cells[0].file)).is_file()
-    assert "lower" in stages
-    (job,) = of(jobs, name)
-    mounted = [(one["type"], one["source"], one.get("revision"), one.get("readOnly")) for one in job.spec["volumes"]]
-    assert mounted == [("model", "runner/tiny", sha, True), ("bucket", "runner/ptebot-jobs", None, None)]
-    assert job.spec["timeoutSeconds"] == 600 + 30 + 1800 and job.spec["flavor"] == "cpu-upgrade"
-    assert "secrets" not in job.spec and str(api.token) not in json.dumps(job.spec)
-    assert job.spec["labels"]["ptebot-taken"] == "1" and left(jobs, name) == []
 
 
 def test_a_directory_that_is_nowhere_goes_through_the_bucket(
