@@ -50,6 +50,8 @@ class Resolved:
     """The commit, 40 hex digits."""
     tree: dict[str, TreeFile]
     """The files at the repository's root, by name."""
+    private: bool = True
+    """Whether the Hub shows it to its own people only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,9 @@ def resolve(repo_id: str, revision: str | None, *, endpoint: str | None, token: 
     if not REPO_ID.fullmatch(info.id) or not SHA.fullmatch(info.sha or ""):
         raise UnsafeRepository(f"The Hub describes {repo_id} as {info.id[:200]!r} at {str(info.sha)[:80]!r}.")
     sha = str(info.sha)
-    return Resolved(repo_id=info.id, revision=sha, tree=list_folder(api, info.id, sha))
+    return Resolved(
+        repo_id=info.id, revision=sha, tree=list_folder(api, info.id, sha), private=info.private is not False
+    )
 
 
 def place(into: Path, found: Resolved) -> Path:

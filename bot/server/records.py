@@ -85,6 +85,8 @@ class JobRecord:
     reason: str | None = None
     """Why it ended as it did, where that is no error: ``newer commit 1234abcd``, ``the files are there already``."""
     failure: Failure | None = None
+    private: bool = True
+    """Whether not everybody may see the repository; so until the Hub says otherwise."""
     operation: str | None = None
     """What publishing did: ``created``, ``updated``, ``unchanged`` or ``none``."""
     pr_url: str | None = None

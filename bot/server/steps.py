@@ -68,6 +68,8 @@ class Steps:
         run.telling.show(Progress(stage="plan", message=f"looking at {asked.repo_id}"))
         token = self._read_token(run.job)
         head = fetch.resolve(asked.repo_id, None, endpoint=settings.endpoint, token=token)
+        if head.private != run.job.private:
+            self.store.update(run.job.id, private=head.private)
         if head.revision != asked.sha:
             return Plan(repo_id=head.repo_id, sha=asked.sha, end=self._superseded(run.job, head.revision))
         owners = planning.read_config(head, endpoint=settings.endpoint, token=token)

@@ -104,10 +104,13 @@ class Store:
         limit: int = 50,
         before: float | None = None,
         oldest_first: bool = False,
+        public: bool = False,
     ) -> list[JobRecord]:
         """Jobs by the time they were made, the newest first unless told otherwise; ``before`` pages on.
 
-        ``search``: a part of the repository's name, in letters of any case.
+        Args:
+            search: a part of the repository's name, in letters of any case.
+            public: only those of repositories that everybody may see.
         """
         table = tables.jobs
         query = sa.select(table).limit(limit)
@@ -120,12 +123,16 @@ class Store:
             query = query.where(table.c.repo_id.icontains(search, autoescape=True))
         if before is not None:
             query = query.where(table.c.created_at < before)
+        if public:
+            query = query.where(table.c.private.is_(False))
         with self._begin() as connection:
             return [_job(row) for row in connection.execute(query)]
 
-    def counts(self) -> dict[State, int]:
-        """Jobs by state; states that no job has are left out."""
+    def counts(self, *, public: bool = False) -> dict[State, int]:
+        """Jobs by state; states that no job has are left out. ``public``: as for ``jobs``."""
         query = sa.select(tables.jobs.c.state, sa.func.count()).group_by(tables.jobs.c.state)
+        if public:
+            query = query.where(tables.jobs.c.private.is_(False))
         with self._begin() as connection:
             return {cast(State, state): count for state, count in connection.execute(query)}
 

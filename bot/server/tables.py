@@ -5,7 +5,21 @@ To change a table: change it here, and add a step below ``bot/server/migrations/
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    true,
+)
 
 metadata = MetaData()
 _ROWID = BigInteger().with_variant(Integer, "sqlite")
@@ -28,6 +42,7 @@ jobs = Table(
     Column("reason", Text),
     Column("failure", JSON),
     Column("operation", String(20)),
+    Column("private", Boolean, nullable=False, server_default=true()),
     Column("pr_url", Text),
     Column("pr_num", Integer),
     Column("reply_id", String(64)),
