@@ -7,6 +7,7 @@ decided before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,7 @@ STATUS: dict[type[PtebotError], int] = {
     DatabaseUnavailable: 503,
 }
 """What a browser is told; any other failure is 500."""
+JOB_ID = re.compile(r"[0-9a-f]{32}")
 TITLES = {403: "Not allowed", 404: "No such page", 405: "Not that way"}
 DEFECT_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'"}
 """A page about a defect is made outside of the layer that gives every other page its headers."""
@@ -71,7 +73,8 @@ class Call:
         return str(self.request.path_params[name])
 
     def query(self, name: str) -> str:
-        return self.request.query_params.get(name, "").strip()[:300]
+        """Of the address; without the one character that PostgreSQL refuses in a text."""
+        return self.request.query_params.get(name, "").replace("\0", "").strip()[:300]
 
     def render(self, template: str, status: int = 200, /, **values: Any) -> Response:
         return self.site.view.render(self.request, template, status, visitor=self.visitor, **values)

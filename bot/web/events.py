@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from bot.web.call import Site
+from bot.web.call import JOB_ID, Site
 from bot.web.live import OVERVIEW, Message, TooManyWatchers, encode
 
 HEADERS = {
@@ -25,7 +26,10 @@ SECONDS_UNTIL_BACK = 3
 def routes(site: Site) -> list[Route]:
     async def job(request: Request) -> Response:
         """GET /jobs/{id}/events."""
-        return await _stream(site, request, str(request.path_params["job_id"]))
+        job_id = str(request.path_params["job_id"])
+        if not JOB_ID.fullmatch(job_id):
+            raise HTTPException(404)
+        return await _stream(site, request, job_id)
 
     async def overview(request: Request) -> Response:
         """GET /events."""

@@ -20,7 +20,7 @@ from bot.hubapi import SHA, asking, connect
 from bot.names import BACKENDS, MOST_TOKENS, PRECISIONS
 from bot.publish.card import REPO_ID
 from bot.server.records import LIVE, Asked, Asker, JobRecord
-from bot.web.call import Call
+from bot.web.call import JOB_ID, Call
 
 MOST_LIVE = 5
 """Jobs that wait or run at once for one person who is no administrator."""
@@ -197,6 +197,8 @@ def _act(call: Call, action: Any) -> Response:
     if not call.visitor.admin:
         raise HTTPException(403, "Only administrators may do this.")
     job_id = call.param("job_id")
+    if not JOB_ID.fullmatch(job_id):
+        raise HTTPException(404)
     job: JobRecord = action(job_id, by=call.visitor.by)
     return RedirectResponse(f"/jobs/{job.id}", 303)
 

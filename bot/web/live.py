@@ -183,6 +183,9 @@ class Live:
             except DatabaseUnavailable as error:
                 _log.warning("live pages wait for the database: %s", error.what)
                 found = {}
+            except Exception:  # a defect in one look is no reason to leave everybody without the next
+                _log.exception("a look for live pages failed")
+                found = {}
             for name, look in found.items():
                 if channel := self._channels.get(name):
                     self._fan_out(name, channel, look)

@@ -21,7 +21,7 @@ from bot.errors import JobNotFound
 from bot.publish.card import REPO_ID
 from bot.server.records import LIVE, JobRecord, State, Worker
 from bot.web import shown
-from bot.web.call import Call
+from bot.web.call import JOB_ID, Call
 from bot.web.view import tidy
 
 PER_PAGE = 50
@@ -148,11 +148,10 @@ def api_job(call: Call) -> Response:
 
 
 def _find(call: Call) -> JobRecord:
-    record = call.store.job(call.param("job_id"))
+    job_id = call.param("job_id")
+    record = call.store.job(job_id) if JOB_ID.fullmatch(job_id) else None
     if record is None:
-        raise JobNotFound(
-            f"There is no job {call.param('job_id')[:64]}.", remedy="It may have been removed with its age."
-        )
+        raise JobNotFound(f"There is no job {job_id[:64]}.", remedy="It may have been removed with its age.")
     return record
 
 

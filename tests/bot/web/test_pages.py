@@ -15,7 +15,10 @@ import pytest
 
 from bot.errors import PtebotError
 from bot.server.records import Event, JobRecord, State
+from bot.server.store import Store, open_engine
 from bot.web.view import tidy
+from tests import postgres
+from tests.bot.web import signing_in
 from tests.bot.web.browser import Browser, forms
 from tests.bot.web.jobs import NASTY, fill, fill_nasty, job, stages
 from tests.bot.web.signing_in import ADMIN, Site, running_site
@@ -189,11 +192,22 @@ def test_a_repository(site: Site, browser: Browser) -> None:
 
 
 def test_what_is_not_there(site: Site, browser: Browser) -> None:
-    for path in ("/nope", "/jobs/123", f"/jobs/{'0' * 32}", f"/jobs/{'0' * 32}/log.txt", "/jobs/<script>alert(1)"):
+    unknown = [f"/jobs/{'0' * 32}", f"/jobs/{'0' * 32}/log.txt"]
+    for path in (
+        "/nope",
+        "/jobs/123",
+        *unknown,
+        "/jobs/<script>alert(1)",
+        "/jobs/%00",
+        "/jobs/%ff",
+        "/jobs/%00/log.txt",
+    ):
         reply = browser.get(path)
         assert reply.status_code == 404 and "<h1>" in reply.text and "<script>alert" not in reply.text
         assert "default-src 'none'" in reply.headers["content-security-policy"]
     assert browser.get(f"/api/jobs/{'0' * 32}").json()["error"] == "No such job"
+    for path in ("/jobs/%00/events", "/jobs/x/events", "/api/jobs/%00"):
+        assert browser.get(path).status_code == 404
     assert browser.client.post(f"{site.url}/").status_code == 405
 
 
@@ -338,3 +352,21 @@ def test_the_script_and_the_sheet_are_served(browser: Browser) -> None:
         assert reply.status_code == 200 and kind in reply.headers["content-type"]
     assert browser.get("/static/../view.py").status_code == 404
     assert json.loads(browser.get("/api/jobs").text)["jobs"] == []
+
+
+def test_pages_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pages from the other database."""
+    with postgres.server() as found, postgres.database(found) as url:
+        store = Store(open_engine(url))
+        store.create()
+        monkeypatch.setattr(signing_in, "open_store", lambda _: store)
+        with running_site(tmp_path, endpoint=HUB) as site, Browser(site.url) as browser:
+            records = fill(store, HUB)
+            sign_in(browser)
+            for path in [*every_page(list(records.values())), "/?repo=%00&before=1e300", "/?repo=TIN%25", "/api/jobs"]:
+                assert browser.get(path).status_code == 200, path
+            assert browser.get("/jobs/%00").status_code == 404
+            found_log = browser.get(f"/jobs/{records['passed'].id}/log.txt").text
+            assert found_log.count("publish: line") == 60
+            told = browser.get(f"/jobs/{records['passed'].id}/events?after=5").text
+            assert told.count("event: log") > 300 and told.endswith("event: end\ndata: {}\n\n")
