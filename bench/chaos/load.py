@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from bench.chaos.hub import OWNER
 from bench.chaos.processes import Process
 from bench.chaos.scenario import free_port, server_settings
@@ -46,7 +44,7 @@ def webhooks(database: str, folder: Path, requests: int) -> dict[str, Any]:
     """A real server process with its engine, on real connections; each webhook is another push."""
     secret, port = secrets.token_hex(32), free_port()
     with serving(database, folder, secret, port):
-        times, statuses, seconds = asyncio.run(_send(f"http://127.0.0.1:{port}/webhooks/hub", secret, requests))
+        times, statuses, seconds = asyncio.run(_send(port, secret, requests))
     ordered = sorted(times)
     return {
         "in flight": IN_FLIGHT,
@@ -59,23 +57,30 @@ def webhooks(database: str, folder: Path, requests: int) -> dict[str, Any]:
     }
 
 
-async def _send(url: str, secret: str, requests: int) -> tuple[list[float], dict[int, int], float]:
+async def _send(port: int, secret: str, requests: int) -> tuple[list[float], dict[int, int], float]:
+    """Over connections that stay; a library for HTTP would cost more than the server that is measured."""
     times: list[float] = []
     statuses: dict[int, int] = {}
     waiting = iter(range(requests))
-    limits = httpx2.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
-    async with httpx2.AsyncClient(limits=limits, timeout=60, headers={"X-Webhook-Secret": secret}) as client:
+    head = f"POST /webhooks/hub HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-Webhook-Secret: {secret}\r\n"
 
-        async def sender() -> None:
-            for number in waiting:
-                began = time.perf_counter()
-                reply = await client.post(url, content=_body(number), headers={"Content-Type": "application/json"})
-                times.append((time.perf_counter() - began) * 1000)
-                statuses[reply.status_code] = statuses.get(reply.status_code, 0) + 1
+    async def sender() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for number in waiting:
+            body = _body(number)
+            began = time.perf_counter()
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            reply = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = reply.partition(b"content-length: ")[2].split(b"\r\n", 1)[0]
+            await reader.readexactly(int(length))
+            times.append((time.perf_counter() - began) * 1000)
+            status = int(reply.split(b" ", 2)[1])
+            statuses[status] = statuses.get(status, 0) + 1
+        writer.close()
 
-        began = time.perf_counter()
-        await asyncio.gather(*(sender() for _ in range(IN_FLIGHT)))
-        return times, statuses, time.perf_counter() - began
+    began = time.perf_counter()
+    await asyncio.gather(*(sender() for _ in range(IN_FLIGHT)))
+    return times, statuses, time.perf_counter() - began
 
 
 def _body(number: int) -> bytes:
