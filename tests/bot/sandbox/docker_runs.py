@@ -49,7 +49,8 @@ def script(place: Path, code: str, *args: Argument, **options: Any) -> Call:
     place.mkdir(exist_ok=True)
     path = place / "script.py"
     path.write_text(code, encoding="utf-8")
-    limits = {name: options.pop(name) for name in list(options) if name in Limits.__dataclass_fields__}
+    limits: dict[str, Any] = {"seconds": 60.0}  # where something is broken, the test shall end
+    limits |= {name: options.pop(name) for name in list(options) if name in Limits.__dataclass_fields__}
     given: list[Argument] = ["-o", "/dev/null", Reads(path), *args]
     return Call(module="cProfile", args=given, limits=Limits(**limits), **options)
 

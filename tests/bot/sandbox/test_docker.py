@@ -195,7 +195,7 @@ BOMBS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", BOMBS)
 def test_what_uses_too_much_is_ended_and_told(executor: DockerExecutor, tmp_path: Path, kind: str) -> None:
     code, limits, told = BOMBS[kind]
-    ran = run(executor, script(tmp_path / "code", code, Writes(tmp_path / "made"), **{"seconds": 60, **limits}))
+    ran = run(executor, script(tmp_path / "code", code, Writes(tmp_path / "made"), **limits))
     flags = {name: getattr(ran.exit, name) for name in ("too_much_memory", "too_long", "too_much_output", "stopped")}
     assert {name for name, on in flags.items() if on} == set(told), ran.exit.log_tail
     assert not (tmp_path / "made").exists(), "nothing of it is used"
