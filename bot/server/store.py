@@ -29,6 +29,8 @@ def open_engine(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise DatabaseUnavailable("The address of the database is neither sqlite:///FILE nor postgresql://...")
         options: dict[str, Any] = {"pool_pre_ping": True}
         if parsed.get_backend_name() == "sqlite":
             options = {"connect_args": {"timeout": BUSY_MILLISECONDS / 1000}}

@@ -24,6 +24,7 @@ def test_a_push_becomes_one_pull_request(start: Start) -> None:
     job = here.submit("push", sha)
     done = here.ended(job.id)
     assert (done.state, done.operation, done.failure, done.worker) == ("passed", "created", None, "one")
+    assert not done.private and job.private, "private until the Hub says otherwise"
     (pull,) = here.pulls("push")
     assert (done.pr_num, done.pr_url) == (pull.num, pull.url)
     found = here.store.reports(job.id)
