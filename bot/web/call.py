@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from bot.errors import DatabaseUnavailable, HubUnreachable, JobNotFound, NotAuthorized, NotOfThisState, RepoNotFound
 from bot.server.actions import Actions
+from bot.server.records import JobRecord
 from bot.server.settings import Settings
 from bot.server.store import Store
 from bot.web.auth import Auth
@@ -69,6 +70,11 @@ class Call:
     def store(self) -> Store:
         return self.site.store
 
+    @property
+    def only_public(self) -> bool:
+        """Whether lists leave out jobs of private repositories."""
+        return not sees_all(self.site, self.visitor)
+
     def param(self, name: str) -> str:
         return str(self.request.path_params[name])
 
@@ -78,6 +84,17 @@ class Call:
 
     def render(self, template: str, status: int = 200, /, **values: Any) -> Response:
         return self.site.view.render(self.request, template, status, visitor=self.visitor, **values)
+
+
+def sees_all(site: Site, visitor: Visitor) -> bool:
+    """Whether jobs of private repositories are for this visitor too: pages that are not public show them all."""
+    return visitor.admin or not site.settings.public_pages
+
+
+def sees(site: Site, visitor: Visitor, record: JobRecord) -> bool:
+    """Whether this job is for this visitor; who asked for it sees it too."""
+    own = visitor.name is not None and visitor.name == record.asker.name
+    return own or not record.private or sees_all(site, visitor)
 
 
 Handler = Callable[[Call], Response]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from bot.web.call import JOB_ID, Site
-from bot.web.live import OVERVIEW, Message, TooManyWatchers, encode
+from bot.web.call import JOB_ID, Site, sees, sees_all
+from bot.web.live import OVERVIEW, PUBLIC_OVERVIEW, Message, TooManyWatchers, encode
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -27,13 +28,14 @@ def routes(site: Site) -> list[Route]:
     async def job(request: Request) -> Response:
         """GET /jobs/{id}/events."""
         job_id = str(request.path_params["job_id"])
-        if not JOB_ID.fullmatch(job_id):
+        record = await run_in_threadpool(site.store.job, job_id) if JOB_ID.fullmatch(job_id) else None
+        if record is None or not sees(site, site.auth.who(request), record):
             raise HTTPException(404)
         return await _stream(site, request, job_id)
 
     async def overview(request: Request) -> Response:
         """GET /events."""
-        return await _stream(site, request, OVERVIEW)
+        return await _stream(site, request, OVERVIEW if sees_all(site, site.auth.who(request)) else PUBLIC_OVERVIEW)
 
     return [Route("/jobs/{job_id}/events", job, methods=["GET"]), Route("/events", overview, methods=["GET"])]
 

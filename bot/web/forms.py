@@ -83,6 +83,8 @@ def submit(call: Call) -> Response:
         return _form(call, entered, 422)
     asked = Asked(repo_id=found[0], sha=found[1], options=options)
     job, _new = call.site.actions.submit(asked, Asker(trigger="form", name=call.visitor.name), token=token)
+    if not found[2]:
+        call.store.update(job.id, private=False)
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
@@ -172,8 +174,10 @@ def _repo_id(endpoint: str, entered: Entered) -> str:
         return ""
 
 
-def _head(call: Call, repo_id: str, token: str | None) -> tuple[str, str] | None:
-    """The repository as the Hub spells it and its main branch's commit; None where it must not be shown here.
+def _head(call: Call, repo_id: str, token: str | None) -> tuple[str, str, bool] | None:
+    """The repository as the Hub spells it, its main branch's commit, and whether not everybody may see it.
+
+    None where it must not be shown here.
 
     With a person's own token, so that nobody learns of a repository that only the bot may see.
     """
@@ -186,7 +190,7 @@ def _head(call: Call, repo_id: str, token: str | None) -> tuple[str, str] | None
         raise UnsafeRepository(f"The Hub describes {repo_id} as {info.id[:200]!r} at {str(info.sha)[:80]!r}.")
     if info.private and settings.public_pages and not call.visitor.admin:
         return None
-    return info.id, str(info.sha)
+    return info.id, str(info.sha), bool(info.private)
 
 
 def _live_jobs(call: Call) -> int:

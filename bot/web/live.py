@@ -27,8 +27,9 @@ PAGE = 500
 MOST_BEHIND = 2_000
 """Messages that wait for a slow watcher, before it is let go to come back for them."""
 MOST_WATCHERS = 500
-OVERVIEW = ""
-"""The channel of the page with all jobs; every other one is a job's id."""
+OVERVIEW, PUBLIC_OVERVIEW = "all", "public"
+"""Channels of the page with all jobs, and without those of private repositories; every other one is a job's id."""
+_OVERVIEWS = (OVERVIEW, PUBLIC_OVERVIEW)
 MOST_RUNNING = 100
 """Jobs whose progress the overview tells."""
 _log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Live:
         watcher = _Watcher()
         channel = self._channels.setdefault(name, _Channel())
         channel.watchers.add(watcher)
-        if name != OVERVIEW:
+        if name not in _OVERVIEWS:
             channel.state = None  # a newcomer has to be told as well
         self._loop = asyncio.get_running_loop()
         if self._looking is None or self._looking.done():
@@ -140,7 +141,7 @@ class Live:
         """
         try:
             last = after
-            if name != OVERVIEW:
+            if name not in _OVERVIEWS:
                 async for event in self._missed(name, after):
                     last = event.number
                     yield _told(event)
@@ -195,10 +196,11 @@ class Live:
         """In a thread: what is new in each channel."""
         found = {}
         for name, seen in wanted.items():
-            if name == OVERVIEW:
-                live = self._store.jobs(states=LIVE, limit=MOST_RUNNING)
-                newest = self._store.jobs(limit=1)
-                counts = sorted(self._store.counts().items())
+            if name in _OVERVIEWS:
+                public = name == PUBLIC_OVERVIEW
+                live = self._store.jobs(states=LIVE, limit=MOST_RUNNING, public=public)
+                newest = self._store.jobs(limit=1, public=public)
+                counts = sorted(self._store.counts(public=public).items())
                 state = [counts, [(one.id, one.state, one.attempt) for one in (*live, *newest)]]
                 running = tuple(one for one in live if one.state == "running")
                 found[name] = _Look([], overview=json.dumps(state), running=running)
@@ -213,7 +215,7 @@ class Live:
         messages = [_told(event) for event in look.events]
         if look.events:
             channel.seen = look.events[-1].number
-        if name == OVERVIEW:
+        if name in _OVERVIEWS:
             if channel.state not in (None, look.overview):
                 messages.append(Message("refresh", {}))
             channel.state = look.overview

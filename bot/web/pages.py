@@ -21,7 +21,7 @@ from bot.errors import JobNotFound
 from bot.publish.card import REPO_ID
 from bot.server.records import LIVE, JobRecord, State, Worker
 from bot.web import shown
-from bot.web.call import JOB_ID, Call
+from bot.web.call import JOB_ID, Call, sees
 from bot.web.view import tidy
 
 PER_PAGE = 50
@@ -40,15 +40,16 @@ ENDED: tuple[State, ...] = tuple(state for state in get_args(State) if state not
 def overview(call: Call) -> Response:
     """GET /: what runs, what waits, what ended, and who works."""
     state, repo, before = _state(call), call.query("repo"), _number(call.query("before"))
+    public = call.only_public
     narrowed = bool(state or repo or before)
     states: tuple[State, ...] | None = (state,) if state else None if narrowed else ENDED
-    jobs = call.store.jobs(states=states, search=repo or None, before=before, limit=PER_PAGE + 1)
+    jobs = call.store.jobs(states=states, search=repo or None, before=before, limit=PER_PAGE + 1, public=public)
     running, waiting = [], []
     if not narrowed:
-        running = call.store.jobs(states=("running",), limit=MOST_RUNNING)
-        waiting = call.store.jobs(states=("queued",), limit=MOST_PER_PAGE, oldest_first=True)
+        running = call.store.jobs(states=("running",), limit=MOST_RUNNING, public=public)
+        waiting = call.store.jobs(states=("queued",), limit=MOST_PER_PAGE, oldest_first=True, public=public)
         waiting.sort(key=lambda one: (one.priority, one.created_at))
-    counts = call.store.counts()
+    counts = call.store.counts(public=public)
     return call.render(
         "overview.html",
         counts=[(name, count) for name in get_args(State) if (count := counts.get(name, 0)) or name in LIVE],
@@ -76,7 +77,11 @@ def job(call: Call) -> Response:
     log = call.store.events(record.id, kinds=("log",), limit=LOG_LINES, last=True)
     newest = call.store.events(record.id, limit=1, last=True)
     earlier, current = shown.tries(stages, begun=record.started_at is not None)
-    others = [one for one in call.store.jobs(repo_id=record.asked.repo_id, limit=6) if one.id != record.id]
+    others = [
+        one
+        for one in call.store.jobs(repo_id=record.asked.repo_id, limit=6, public=call.only_public)
+        if one.id != record.id
+    ]
     return call.render(
         "job.html",
         job=record,
@@ -111,10 +116,11 @@ def repository(call: Call) -> Response:
     if not REPO_ID.fullmatch(repo_id):
         raise JobNotFound(f"{repo_id[:200]!r} is not a repository's id.", remedy="Give OWNER/NAME as on the Hub.")
     before = _number(call.query("before"))
-    jobs = call.store.jobs(repo_id=repo_id, before=before, limit=PER_PAGE + 1)
+    jobs = call.store.jobs(repo_id=repo_id, before=before, limit=PER_PAGE + 1, public=call.only_public)
     if not jobs and before is None:
         raise JobNotFound(f"There is no job of {repo_id}.", remedy="Start one with the form, or push to the model.")
-    last = next(iter(call.store.jobs(repo_id=repo_id, states=("passed", "partial", "failed"), limit=1)), None)
+    made: tuple[State, ...] = ("passed", "partial", "failed")
+    last = next(iter(call.store.jobs(repo_id=repo_id, states=made, limit=1, public=call.only_public)), None)
     return call.render(
         "repo.html",
         repo_id=jobs[0].asked.repo_id if jobs else repo_id,
@@ -131,8 +137,9 @@ def api_jobs(call: Call) -> Response:
     state, before = _state(call), _number(call.query("before"))
     limit = int(min(max(_number(call.query("limit")) or PER_PAGE, 1), MOST_PER_PAGE))
     states = (state,) if state else None
-    jobs = call.store.jobs(states=states, search=call.query("repo") or None, before=before, limit=limit)
-    return _json({"jobs": [_plain(one) for one in jobs], "counts": call.store.counts()})
+    public = call.only_public
+    jobs = call.store.jobs(states=states, search=call.query("repo") or None, before=before, limit=limit, public=public)
+    return _json({"jobs": [_plain(one) for one in jobs], "counts": call.store.counts(public=public)})
 
 
 def api_job(call: Call) -> Response:
@@ -150,7 +157,7 @@ def api_job(call: Call) -> Response:
 def _find(call: Call) -> JobRecord:
     job_id = call.param("job_id")
     record = call.store.job(job_id) if JOB_ID.fullmatch(job_id) else None
-    if record is None:
+    if record is None or not sees(call.site, call.visitor, record):
         raise JobNotFound(f"There is no job {job_id[:64]}.", remedy="It may have been removed with its age.")
     return record
 

@@ -56,7 +56,7 @@ def job(
         "started_at": None if state == "queued" else now - age + 1,
         "ended_at": None if state in LIVE else now - age + 1 + took,
     }
-    store.update(record.id, state=state, **{**times, **fields})
+    store.update(record.id, state=state, **{"private": False, **times, **fields})
     found = store.job(record.id)
     assert found is not None
     return found

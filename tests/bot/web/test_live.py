@@ -16,7 +16,7 @@ import pytest
 from bot.server.records import Event, JobRecord
 from bot.server.store import Store
 from bot.web import live as living
-from bot.web.live import OVERVIEW, Live, Message, TooManyWatchers, encode
+from bot.web.live import OVERVIEW, PUBLIC_OVERVIEW, Live, Message, TooManyWatchers, encode
 from tests.bot.web.jobs import NASTY, job
 from tests.bot.web.signing_in import Site, open_store, running_site
 
@@ -169,6 +169,16 @@ async def test_the_overview_tells_of_changes(store: Store) -> None:
             pass
     await stream.aclose()
     assert live.watchers == 0
+
+
+async def test_the_overview_of_everybody_tells_of_no_private_model(store: Store) -> None:
+    job(store, "acme/secret", "running", private=True, stage="of the secret")
+    seen = job(store, "acme/seen", "running", stage="plan")
+    live = Live(store, interval=0.01)
+    public, whole = await asyncio.gather(take(live, PUBLIC_OVERVIEW, 3), take(live, OVERVIEW, 4))
+    assert {message.data["id"] for message in public} == {seen.id}
+    assert {message.data["where"] for message in whole} == {"plan", "of the secret"}
+    live.stop()
 
 
 async def test_a_sign_of_life_where_nothing_happens(store: Store) -> None:

@@ -222,10 +222,10 @@ def test_the_json(site: Site, browser: Browser) -> None:
 
 
 def test_a_failure_of_our_own_is_a_page(site: Site, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(**_: bool) -> None:
         raise ZeroDivisionError("hf_secretsecretsecret")
 
-    def refused() -> None:
+    def refused(**_: bool) -> None:
         raise PtebotError("<b>bold</b> what", remedy="do that")
 
     monkeypatch.setattr(site.store, "counts", broken)
@@ -307,6 +307,24 @@ def test_pages_that_are_not_public(tmp_path: Path) -> None:
             assert reply.status_code == 401 and "acme" not in reply.text
         sign_in(browser)
         assert "acme/tiny" in browser.get("/").text
+
+
+def test_private_models_are_not_for_everybody(site: Site, browser: Browser) -> None:
+    one = job(site.store, "acme/secret", "passed", private=True)
+    stages(site.store, one, ["plan", "of the secret"])
+    own = [f"/jobs/{one.id}", f"/jobs/{one.id}/log.txt", f"/api/jobs/{one.id}", f"/jobs/{one.id}/events"]
+    for path in (*own, "/repos/acme/secret"):
+        reply = browser.get(path)
+        assert reply.status_code == 404 and "of the secret" not in reply.text, path
+    for path in ("/", "/?repo=secret", "/?state=passed", "/api/jobs", "/api/jobs?repo=secret"):
+        reply = browser.get(path)
+        assert one.id not in reply.text and "acme/secret" not in reply.text, path
+        assert '"passed": 1' not in reply.text
+    sign_in(browser)
+    for path in (*own, "/repos/acme/secret", "/", "/api/jobs"):
+        reply = browser.get(path)
+        assert reply.status_code == 200, path
+    assert one.id in browser.get("/").text
 
 
 def test_five_thousand_jobs(site: Site, browser: Browser) -> None:
