@@ -27,15 +27,11 @@ from bot.server.intake import Intake
 from bot.server.leases import Leases
 from bot.server.metrics import Metrics
 from bot.server.replier import Replier
-
-# from bot.server.retention import Retention
 from bot.server.retention import Retention
 from bot.server.sealing import Sealer
 from bot.server.settings import Settings
 from bot.server.steps import Steps
 from bot.server.store import Store, open_engine
-
-# from bot.server.sweep import Sweep
 from bot.server.sweep import Sweep
 from bot.server.takeover import Takeover
 from bot.web.connections import Patient
