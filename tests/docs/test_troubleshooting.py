@@ -22,6 +22,18 @@ ELSEWHERE = {
     "UnsafeHost": "of `ptebot localhub`",
     "PortTaken": "of `ptebot localhub`",
     "InvalidHubData": "of `ptebot localhub`",
+    "ExportTimedOut": "of `ptebot serve`, which has a limit for it",
+    "OutputTooLarge": "of `ptebot serve`, which has a limit for it",
+    "InvalidSettings": "of `ptebot serve`",
+    "JobNotFound": "of `ptebot jobs`",
+    "DatabaseUnavailable": "of `ptebot serve`",
+    "DatabaseTooNew": "of `ptebot serve`",
+    "HookRefused": "of `ptebot hook`",
+    "SignInFailed": "of `ptebot serve`",
+    "RemoteJobFailed": "of `ptebot serve`",
+    "BackupFailed": "of `ptebot backup`",
+    "NotOfThisState": "of `ptebot jobs`",
+    "LeaseLost": "of `ptebot serve`",
 }
 """Failures of commands that the action does not run."""
 
