@@ -29,7 +29,7 @@ from bot.server.metrics import Metrics
 from bot.server.replier import Replier
 from bot.server.retention import Retention
 from bot.server.sealing import Sealer
-from bot.server.settings import Settings
+from bot.server.settings import Settings, database_url
 from bot.server.steps import Steps
 from bot.server.store import Store, open_engine
 from bot.server.sweep import Sweep
@@ -41,11 +41,6 @@ from bot.workflow.queue import Queue
 GRACE_SECONDS = 20.0
 """For what is being published when the process is asked to end; exports go on later."""
 log = logging.getLogger(__name__)
-
-
-def database_url(settings: Settings) -> str:
-    """The database that is named, or the file in the data directory."""
-    return settings.database or f"sqlite:///{settings.data.absolute() / 'ptebot.sqlite'}"
 
 
 def open_store(settings: Settings) -> Store:
