@@ -118,7 +118,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=12, help="of one chaos run (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the pushes, the kills and who is hit (%(default)s)")
     parser.add_argument("--backends", default="xnnpack", help="each is a step of every job (%(default)s)")
-    parser.add_argument("--requests", type=int, default=3000, help="webhooks that are sent (%(default)s)")
+    parser.add_argument("--requests", type=int, default=12_000, help="webhooks that are sent (%(default)s)")
     parser.add_argument("--asks", type=int, default=500, help="jobs that are asked for (%(default)s)")
     parser.add_argument("--keep", metavar="DIR", help="keep databases, logs and journals in this directory")
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
