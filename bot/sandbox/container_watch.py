@@ -64,11 +64,13 @@ class Guard:
         self._thread.join(timeout=GRACE_SECONDS)
 
     def _run(self) -> None:
-        while not self._over.wait(LOOK_SECONDS):
-            self.reason = self._passed()
-            if self.reason or self.disk_full or self._wanted.is_set():
-                self._kill()
-                return
+        try:
+            while not self._over.wait(LOOK_SECONDS):
+                self.reason = self._passed()
+                if self.reason or self.disk_full or self._wanted.is_set():
+                    return
+        finally:
+            self._kill()  # also where a look failed: nothing runs that nobody looks after
 
     def _passed(self) -> Reason | None:
         if self._call.stop is not None and self._call.stop.is_set():

@@ -285,7 +285,7 @@ executor, place = DockerExecutor(sys.argv[1], base_url=sys.argv[2]), Path(sys.ar
 ran = run(executor, script(place / "code", "import os, sys; print(os.getuid()); os.mkdir(sys.argv[1])",
                            Writes(place / "made")))
 found |= {"inside": ran.lines, "owner": (place / "made").stat().st_uid}
-hides = "import os, sys, time; os.makedirs(sys.argv[1] + '/x'); os.chmod(sys.argv[1], 0); time.sleep(600)"
+hides = "import os, sys, time; os.makedirs(sys.argv[1] + '/x'); os.chmod('/out', 0); time.sleep(600)"
 found["hides"] = run(executor, script(place / "code", hides, Writes(place / "hidden"), output_bytes=1 << 20,
                      seconds=30)).exit.too_much_output
 print(json.dumps(found))
