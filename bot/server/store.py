@@ -39,20 +39,24 @@ def open_engine(url: str) -> sa.Engine:
         raise DatabaseUnavailable(f"The address of the database is not one: {type(error).__name__}.") from None
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """A writer takes its turn at once; who only reads waits for nobody, and holds nobody up."""
+    reads = connection.get_execution_options().get("reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # we begin transactions ourselves: sqlite3 would begin them too late to wait
-    # auto_vacuum first: it counts only before anything is written, and WAL writes.
-    for pragma in (
-        "auto_vacuum=INCREMENTAL",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        f"busy_timeout={BUSY_MILLISECONDS}",
-        "foreign_keys=ON",
-    ):
+    pragmas = [f"busy_timeout={BUSY_MILLISECONDS}", "synchronous=FULL", "foreign_keys=ON"]
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        # Of the file, and for good. Set again, they would wait for whoever writes just then. auto_vacuum comes first:
+        # it counts only before anything is written, and WAL writes.
+        pragmas += ["auto_vacuum=INCREMENTAL", "journal_mode=WAL"]
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -61,6 +65,7 @@ class Store:
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        self._reader = engine.execution_options(reads=True)
         self._insert = sqlite.insert if engine.dialect.name == "sqlite" else postgresql.insert
 
     def create(self) -> None:
@@ -93,7 +98,7 @@ class Store:
         return _job(found), new
 
     def job(self, job_id: str) -> JobRecord | None:
-        with self._begin() as connection:
+        with self._read() as connection:
             found = connection.execute(sa.select(tables.jobs).where(tables.jobs.c.id == job_id)).one_or_none()
         return _job(found) if found is not None else None
 
@@ -127,7 +132,7 @@ class Store:
             query = query.where(table.c.created_at < before)
         if public:
             query = query.where(table.c.private.is_(False))
-        with self._begin() as connection:
+        with self._read() as connection:
             return [_job(row) for row in connection.execute(query)]
 
     def counts(self, *, public: bool = False) -> dict[State, int]:
@@ -135,7 +140,7 @@ class Store:
         query = sa.select(tables.jobs.c.state, sa.func.count()).group_by(tables.jobs.c.state)
         if public:
             query = query.where(tables.jobs.c.private.is_(False))
-        with self._begin() as connection:
+        with self._read() as connection:
             return {cast(State, state): count for state, count in connection.execute(query)}
 
     def update(self, job_id: str, *, only_if: Sequence[State] | None = None, **fields: Any) -> bool:
@@ -182,7 +187,7 @@ class Store:
         query = sa.select(table).where(table.c.job_id == job_id, table.c.number > after)
         if kinds is not None:
             query = query.where(table.c.kind.in_(kinds))
-        with self._begin() as connection:
+        with self._read() as connection:
             order = table.c.number.desc() if last else table.c.number
             found = [Event(**row._mapping) for row in connection.execute(query.order_by(order).limit(limit))]
         return found[::-1] if last else found
@@ -198,7 +203,7 @@ class Store:
     def reports(self, job_id: str) -> dict[str, str]:
         """Reports as JSON, by part."""
         query = sa.select(tables.results.c.part, tables.results.c.report).where(tables.results.c.job_id == job_id)
-        with self._begin() as connection:
+        with self._read() as connection:
             return {row.part: row.report for row in connection.execute(query)}
 
     # --- deliveries
@@ -217,7 +222,7 @@ class Store:
         table = tables.deliveries
         columns = (table.c.key, table.c.kind, table.c.repo_id, table.c.data, table.c.received_at)
         query = sa.select(*columns).where(table.c.handled_at.is_(None)).order_by(table.c.received_at).limit(limit)
-        with self._begin() as connection:
+        with self._read() as connection:
             return [Delivery(**row._mapping) for row in connection.execute(query)]
 
     def handled(self, key: str, outcome: str) -> None:
@@ -237,7 +242,7 @@ class Store:
             connection.execute(query.on_conflict_do_update(index_elements=["id"], set_=fields))
 
     def workers(self) -> list[Worker]:
-        with self._begin() as connection:
+        with self._read() as connection:
             query = sa.select(tables.workers).order_by(tables.workers.c.id)
             return [Worker(**row._mapping) for row in connection.execute(query)]
 
@@ -256,7 +261,7 @@ class Store:
             )
 
     def sealed(self, job_id: str) -> bytes | None:
-        with self._begin() as connection:
+        with self._read() as connection:
             query = sa.select(tables.sealed.c.token).where(tables.sealed.c.job_id == job_id)
             found = connection.execute(query).scalar_one_or_none()
         return bytes(found) if found is not None else None
@@ -273,7 +278,7 @@ class Store:
         """A session that is not over."""
         table = tables.sessions
         query = sa.select(table.c.data).where(table.c.id == session_id, table.c.expires_at > time.time())
-        with self._begin() as connection:
+        with self._read() as connection:
             found = connection.execute(query).scalar_one_or_none()
         return bytes(found) if found is not None else None
 
@@ -301,13 +306,20 @@ class Store:
         query = self._insert(table).values(dict(row)).on_conflict_do_nothing().returning(key)
         return connection.execute(query).first() is not None
 
-    @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-            raise DatabaseUnavailable(f"The database does not answer: {type(error.orig).__name__}.") from error
+    def _begin(self) -> AbstractContextManager[sa.Connection]:
+        return _in(self.engine)
+
+    def _read(self) -> AbstractContextManager[sa.Connection]:
+        return _in(self._reader)
+
+
+@contextmanager
+def _in(engine: sa.Engine) -> Iterator[sa.Connection]:
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        raise DatabaseUnavailable(f"The database does not answer: {type(error.orig).__name__}.") from error
 
 
 def _job(row: Any) -> JobRecord:

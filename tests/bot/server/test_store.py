@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from bot.errors import DatabaseUnavailable
+from bot.server import tables
 from bot.server.records import Asked, Asker, Delivery, Event, Failure
 from bot.server.store import Store, open_engine
 
@@ -91,6 +92,14 @@ def test_many_at_once_make_one_job(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert sorted(news) == [False] * 7 + [True]
+
+
+def test_who_reads_waits_for_no_writer(store: Store) -> None:
+    job, _ = store.add(Asked(repo_id="acme/tiny", sha=SHA), Asker(trigger="webhook"))
+    with store.transaction() as connection:
+        connection.execute(tables.jobs.update().values(stage="unfinished"))
+        found = store.job(job.id)
+        assert found is not None and found.stage == "" and store.counts() == {"queued": 1}
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "postgresql://127.0.0.1:1/x", "sqlite:////no/such/place/x"])
