@@ -37,7 +37,9 @@ RUN python3 -m venv /build/installer \
     && echo /opt/ptebot/app > "$(echo /opt/ptebot/lib/python3*/site-packages)/ptebot.pth" \
     && python3 -c 'import tomllib; \
         project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-        print(*project["dependencies"], *project["optional-dependencies"]["openvino"], sep="\n")' > requirements.txt
+        extras = project["optional-dependencies"]; \
+        print(*project["dependencies"], *extras["openvino"], *extras["kubernetes"], *extras["otel"], sep="\n")' \
+        > requirements.txt
 # Dependencies alone: a change of ptebot's own code leaves this layer, nearly the whole image, as it is. What no
 # export opens goes at once: C++ headers, test programs (but for the one that torch looks for as it starts), tests of
 # packages, and kernels for CUDA.

@@ -154,7 +154,14 @@ def run_module(
         OutputNotTrusted: it left processes that cannot be ended, or wrote what is no plain file.
         InvalidModelDirectory, DiskFull, OutputNotWritable: its files cannot be put where it, or we, can use them.
     """
-    call = Call(module=module, args=args, limits=conditions.limits, name=conditions.name, stop=conditions.stop)
+    call = Call(
+        module=module,
+        args=args,
+        limits=conditions.limits,
+        name=conditions.name,
+        stop=conditions.stop,
+        owner=conditions.owner,
+    )
     executor = conditions.executor or _demanded()
     if executor is not None:
         return executor.run(call, on_line=on_line, on_log=on_log)

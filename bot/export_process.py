@@ -20,7 +20,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from bot import child
-from bot.errors import ExporterFailed, ExportTimedOut, MemoryLimitReached, OutputNotTrusted, OutputTooLarge, Stopped
+from bot.errors import (
+    ExporterFailed,
+    ExportTimedOut,
+    MemoryLimitReached,
+    OutputNotTrusted,
+    OutputTooLarge,
+    RemoteJobFailed,
+    Stopped,
+)
 from bot.sandbox.call import UNBOUND, Argument, Conditions, Reads, Writes
 from exporter import report as reports
 from exporter import spec as specs
@@ -189,6 +197,8 @@ def run_stages(
             f"The exporter held {(ended.peak_bytes or 0) / 1e9:,.2f} GB of memory at the stage {at.where!r}; "
             f"its limit is {(conditions.limits.memory_bytes or 0) / 1e9:,.2f} GB. It was ended."
         )
+    if ended.stopped and not (conditions.stop and conditions.stop.is_set()):
+        raise RemoteJobFailed(f"{module} was ended from outside, at the stage {at.where!r}.")
     if ended.stopped:
         raise Stopped(f"{module} was stopped.")
     if ended.too_long:
@@ -281,7 +291,8 @@ def _typed_error(data: dict[str, Any]) -> PtebotError:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    """Of JSON, which may hold halves of surrogate pairs: no encoding takes those."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
 def _how_it_ended(code: int) -> str:

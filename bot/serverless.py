@@ -53,6 +53,7 @@ def run(env: Mapping[str, str], *, root: Path, show: OnProgress, log: OnLog) -> 
     from bot import fetch, job, sources
     from bot.command_line import command_line
     from bot.publish.target import HubTarget
+    from bot.sandbox import ladder
     from bot.sandbox.call import Conditions, Limits
     from bot.server import planning, settings
     from bot.server.records import Asked, Asker, JobRecord
@@ -91,7 +92,7 @@ def run(env: Mapping[str, str], *, root: Path, show: OnProgress, log: OnLog) -> 
             target=HubTarget(repo_id=found.repo_id, endpoint=given.endpoint, token=token),
             command=command_line(replace(spec, model=source.ref)),
             root=root,
-            conditions=Conditions(limits=limits),
+            conditions=Conditions(executor=ladder.chosen(given.sandbox), limits=limits),
         ),
         show=show,
         log=log,

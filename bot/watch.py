@@ -10,6 +10,7 @@ copied, and a million empty files are no small thing either.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import threading
 import time
@@ -29,6 +30,10 @@ FILES_SECONDS = 0.5
 """Between two looks into folders; more when one look takes long."""
 LEAST_ENTRY_BYTES = 4096
 MOST_LEVELS = 64
+MOST_ENTRIES = 100_000
+"""Files and folders below one folder; an export has some hundred."""
+RESERVE_BYTES = 1 << 30
+"""That stay free on the disk whatever the limit is, or a fiftieth of a small one."""
 """Of directories in one another; a model has two."""
 
 OURS = 8
@@ -79,15 +84,18 @@ class Watch:
         except psutil.NoSuchProcess:
             return
         family, looked_for_family = [child], 0.0
-        while not self._stopped.wait(SAMPLE_SECONDS):
-            now = time.monotonic()
-            afresh = now - looked_for_family > FAMILY_SECONDS
-            if afresh:
-                family, looked_for_family = self._family(child), now
-            self.reason = self._passed(family, now, afresh)
-            if self.reason is not None:
-                self._end()
-                return
+        try:
+            while not self._stopped.wait(SAMPLE_SECONDS):
+                now = time.monotonic()
+                afresh = now - looked_for_family > FAMILY_SECONDS
+                if afresh:
+                    family, looked_for_family = self._family(child), now
+                self.reason = self._passed(family, now, afresh)
+                if self.reason is not None:
+                    break
+        finally:
+            if not self._stopped.is_set():
+                self._end()  # also where looking failed: nothing runs that nobody watches
 
     def _passed(self, family: list[psutil.Process], now: float, afresh: bool) -> Reason | None:
         if self._stop_event is not None and self._stop_event.is_set():
@@ -119,7 +127,10 @@ class Watch:
         limit = self._limits.output_bytes
         if limit is None:
             return False
-        return any(size_of(folder, limit) > limit for folder in self._folders) or nameless(family) > limit
+        return (
+            any(size_of(folder, limit) > limit or nearly_full(folder) for folder in self._folders)
+            or nameless(family) > limit
+        )
 
     def _family(self, child: psutil.Process) -> list[psutil.Process]:
         if self._uid is not None:
@@ -131,14 +142,20 @@ class Watch:
 
 
 def size_of(folder: Path, enough: int) -> int:
-    """Bytes of all that is below a folder, links not followed; more than ``enough`` where it cannot be told."""
-    total, left = 0, [(str(folder), 0)]
+    """Bytes of all that is below a folder, links not followed; more than ``enough`` where it cannot be told.
+
+    So it is with more entries than an export has: empty files take no bytes, and a disk has only so many.
+    """
+    total, count, left = 0, 0, [(str(folder), 0)]
     while left and total <= enough:
         name, level = left.pop()
         try:
             with os.scandir(name) as entries:
                 for entry in entries:
                     total += _bytes_of(entry)
+                    count += 1
+                    if count > MOST_ENTRIES:
+                        return enough + 1
                     if entry.is_dir(follow_symlinks=False):
                         left.append((entry.path, level + 1))
                     if total > enough:
@@ -150,6 +167,15 @@ def size_of(folder: Path, enough: int) -> int:
         if level > MOST_LEVELS:
             return enough + 1
     return total
+
+
+def nearly_full(folder: Path) -> bool:
+    """Whether the disk below it has less left than everybody else on it needs."""
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return False  # it is gone
+    return disk.free < min(RESERVE_BYTES, disk.total // 50)
 
 
 def nameless(family: Sequence[psutil.Process]) -> int:

@@ -33,6 +33,8 @@ STAND_IN = "ptebot-stand-in:bookworm"
 STAND_IN_PYTHON = (3, 11)
 """What Debian 12 has, and so the Python that packages are collected for."""
 PULL_SECONDS = 120
+EXTRAS = ("openvino", "kubernetes", "otel")
+"""Of ptebot's packages, those that the Dockerfile installs too."""
 MOST_CACHE = "8GB"
 """What our own engine keeps of earlier builds: the layers of the last one, and some of those before."""
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -140,7 +142,8 @@ def _collect(wheels: Path) -> None:
     shutil.rmtree(wheels, ignore_errors=True)
     wheels.mkdir()
     project = tomllib.loads(named[0].read_text(encoding="utf-8"))
-    wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["openvino"]]
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["project"]["dependencies"], *(one for name in EXTRAS for one in extras[name])]
     wanted += [*project["build-system"]["requires"], "pip"]
     pinned = ["--constraint", str(named[1]), "--build-constraint", str(named[1])]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(wheels), *pinned, *wanted]

@@ -67,7 +67,7 @@ def command(
     """Run the Hub bot in this process, until SIGTERM or Ctrl-C: webhooks at /webhooks/hub, pages at /, jobs.
 
     Settings come from PTEBOT_... variables, HF_TOKEN and HF_ENDPOINT, or a TOML file; docs/operations.md lists them.
-    Needs PTEBOT_WEBHOOK_SECRET and PTEBOT_WATCH. Killed at any moment, it goes on where it was.
+    Needs PTEBOT_WEBHOOK_SECRET, and PTEBOT_WATCH for webhooks. Killed at any moment, it goes on where it was.
     """
     from bot.server import settings as known
 

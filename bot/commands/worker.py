@@ -34,8 +34,10 @@ def command(
     A worker that dies is noticed by the others, which go on with its jobs.
     """
     from bot.server import main
+    from bot.server.settings import require_shared
 
     found = settings_of(config, data, database)
+    require_shared(found)
     parts = main.Parts(found)
     parts.start()
     console.say(f"Worker: {parts.heartbeat.id}")

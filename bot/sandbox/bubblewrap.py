@@ -63,11 +63,13 @@ def _options(start: child.Start) -> list[str]:
         words += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
     for name, value in start.env.items():
         words += ["--setenv", name, value]
-    for path in (*landlock.SYSTEM, *landlock.interpreter()):
+    for path in landlock.SYSTEM:
         words += _bound(path)
     words += ["--proc", "/proc", "--dev", "/dev", "--ro-bind-try", "/sys/devices/system", "/sys/devices/system"]
     for folder in ("/dev/shm", "/tmp"):  # noqa: S108 - those in there
         words += ["--size", str(_SCRATCH_BYTES), "--tmpfs", folder]
+    for path in landlock.interpreter():  # on top of /tmp: a virtual environment may lie below it
+        words += _bound(path)
     for path in start.reads:
         words += ["--ro-bind", path, path]
     for path in (str(start.home), *start.outs):

@@ -87,6 +87,9 @@ class Call:
     of ours left running, or ends it before it starts anew. Two living processes never use one name at once."""
     stop: threading.Event | None = None
     """Set from another thread, it ends the run within seconds."""
+    owner: str | None = None
+    """Whose run it is, in ``[a-z0-9-]{1,50}``: of one owner there is one run at a time, and what a killed process left
+    under another name is ended first."""
 
 
 class Executor(Protocol):
@@ -115,6 +118,7 @@ class Conditions:
     limits: Limits = field(default_factory=Limits)
     name: str | None = None
     stop: threading.Event | None = None
+    owner: str | None = None
 
 
 UNBOUND = Conditions()

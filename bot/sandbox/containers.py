@@ -37,6 +37,7 @@ PREFIX = "ptebot-"
 LABEL = "org.ptebot.run"
 """The run's name; whatever has this label is ours."""
 DIGEST_LABEL, FOLDER_LABEL, SECONDS_LABEL = "org.ptebot.inputs", "org.ptebot.folder", "org.ptebot.seconds"
+OWNER_LABEL = "org.ptebot.owner"
 _NAME = re.compile(r"[a-z0-9-]{1,50}")
 _ENDED_FROM_OUTSIDE = {137, 143, 255}
 """Exit codes of a container that was killed, or whose engine went down: nothing that the module said."""
@@ -127,8 +128,25 @@ class ContainerExecutor(ABC):
         image_id = self.image_id(client)
         name = call.name or f"run-{uuid.uuid4().hex[:16]}"
         digest = digest_of(call, image_id)
+        if call.owner is not None:
+            self._end_others(client, call.owner, PREFIX + name)
         found = None if call.name is None else self._found(client, name, digest)
         return found or self._made(client, call, image_id, name, digest)
+
+    @staticmethod
+    def _end_others(client: EngineClient, owner: str, mine: str) -> None:
+        """What a killed process left of the same owner under another name: nobody will ask for it again."""
+        known = {"label": f"{OWNER_LABEL}={owner}"}
+        for container in client.containers.list(all=True, filters=known, ignore_removed=True):
+            if container.name == mine:
+                continue
+            try:
+                folder = RunFolder.find(Path(container.labels.get(FOLDER_LABEL, "/")))
+            except Held:
+                continue
+            remove_container(container)
+            if folder is not None:
+                folder.remove()
 
     def _found(self, client: EngineClient, name: str, digest: str) -> _Run | None:
         """What a killed process of ours left under the name; what is of no more use is removed."""
@@ -167,6 +185,8 @@ class ContainerExecutor(ABC):
             ]
             labels = {LABEL: name, DIGEST_LABEL: digest, FOLDER_LABEL: str(folder.path)}
             labels[SECONDS_LABEL] = str(int(call.limits.seconds or 0))
+            if call.owner is not None:
+                labels[OWNER_LABEL] = call.owner
             own = {"name": PREFIX + name, "mounts": mounts, "labels": labels}
             container = client.containers.create(
                 **options_of(call, image_id), **own, command=["bot.sandbox.inside", *words]

@@ -220,6 +220,11 @@ class Reader:
         self.on_log(text)
 
 
+def _plain(value: object) -> str:
+    """Without halves of surrogate pairs, which JSON may hold and no encoding takes."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
 def _verdict(text: str) -> Verdict | None:
     """What a verdict says, as far as it has the right shape; None where it has not."""
     try:
@@ -231,7 +236,7 @@ def _verdict(text: str) -> Verdict | None:
     if isinstance(data.get("error"), str):
         classes = {cls.__name__: cls for cls in all_errors()}
         cls = classes.get(data["error"], RemoteJobFailed)
-        what, remedy = str(data.get("what") or "It gave no reason.")[:4000], str(data.get("remedy") or "")[:1000]
+        what, remedy = _plain(data.get("what") or "It gave no reason.")[:4000], _plain(data.get("remedy") or "")[:1000]
         return Verdict(exit=None, failure=cls(what, remedy=remedy or None))
     told, files, total = data.get("exit"), data.get("files"), data.get("bytes")
     if not (isinstance(told, dict) and _count(files) and _count(total) and isinstance(data.get("digest"), str)):

@@ -66,6 +66,7 @@ def run(packed: str, lines: Lines, stop: threading.Event) -> None:
             Call(module=module, args=args, limits=limits, stop=stop),
             on_line=lambda line: lines.say("o", line.decode("utf-8", "replace")),
             on_log=lambda text: lines.say("e", text),
+            needed=True,
         )
         lines.say("v", errand.verdict_line(ended, _deliver(delivered, ended)))
 

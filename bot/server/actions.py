@@ -13,7 +13,7 @@ class Actions(Protocol):
     def submit(self, asked: Asked, asker: Asker, *, token: str | None = None) -> tuple[JobRecord, bool]:
         """Queue a job, once: the same ``asked`` again gives the job that is there. Whether it is new.
 
-        Live jobs of the same repository at another commit end as ``superseded``, unless a person asked for them.
+        Live jobs of the same repository at another commit end as ``superseded``.
 
         Args:
             token: of a person who signed in, to open the pull request in their name; kept sealed until the job ends.

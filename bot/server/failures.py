@@ -55,7 +55,7 @@ def as_record(error: BaseException, *secrets: str | None) -> Failure:
         name = "UnexpectedFailure"
     else:
         name = type(error).__name__
-    what = scrub(error.what)
+    what = scrub(error.what).encode("utf-8", "replace").decode()
     for secret in secrets:
         what = what.replace(secret, "***") if secret else what
     return Failure(

@@ -19,7 +19,7 @@ from bot.server.store import Store
 MOST_AT_ONCE = 256
 """Deliveries in one transaction."""
 MOST_WAITING = 2_048
-"""More are turned away: the Hub sends them again, and this process's memory is bounded."""
+"""More are turned away, so that this process's memory is bounded; the sweep finds what they told of."""
 
 log = logging.getLogger(__name__)
 

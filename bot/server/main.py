@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -76,6 +77,7 @@ class Parts:
         self.store = open_store(settings)
         self.metrics = Metrics(self.store, heartbeat=settings.heartbeat)
         self.queue = queue_of(settings, self.store)
+        self.queue.on_end = self.metrics.ended
         self.heartbeat = Heartbeat(self.store, settings, guarded=True)
         leases = Leases(self.heartbeat)
         self.steps = Steps(
@@ -186,7 +188,8 @@ def serve_app(
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself again what ended it, to whoever had the signal before: that would skip our own end.
         signal.signal(number, signal.SIG_IGN)
-    server.run()
+    with suppress(SystemExit):  # uvicorn's, where it cannot listen: the log says why, and our own end follows
+        server.run()
     return 0 if server.started and not parts.heartbeat.replaced.is_set() else 1
 
 

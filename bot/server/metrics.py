@@ -35,7 +35,7 @@ from exporter import __version__
 from exporter.errors import all_errors
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-STAGES = ("plan", "fetch", "export", "assemble", "publish", "reply")
+STAGES = ("plan", "fetch", "export", "publish")
 OPERATIONS = ("created", "updated", "unchanged", "none")
 WEBHOOKS = (
     *("accepted", "duplicate", "ignored", "unauthorized", "too_large", "too_slow", "unreadable", "busy"),

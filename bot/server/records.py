@@ -52,6 +52,8 @@ class Asker:
     """The discussion or pull request that gets the reply."""
     comment_id: str | None = None
     """The comment with the command."""
+    own_token: bool = False
+    """Whether it is done with the person's own token, and never with the bot's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,8 @@ class Replier:
         self._store, self._worker, self._every, self._public_url = store, worker, every, settings.public_url
         self._lock = threading.Lock()
         self._unsaid: dict[str, float] = {}
+        self._shown_live: set[str] = set()
+        """Jobs that a reply shows as waiting or running: whoever ends them need not be their workflow."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="replies", daemon=True)
 
@@ -60,15 +62,17 @@ class Replier:
                 self._tell(now)
 
     def look(self) -> None:
-        """Tell of every running job of this process, and of what could not be told before."""
+        """Tell of every running job of this process, of what could not be told before, and of ends nobody told of."""
         jobs = [job for job in self._store.jobs(states=("running",), limit=200) if job.worker == self._worker]
-        for job_id in {job.id: None for job in jobs if job.asker.comment_id is not None} | dict.fromkeys(self._unsaid):
+        wanted = [job.id for job in jobs if job.asker.comment_id is not None]
+        for job_id in dict.fromkeys([*wanted, *self._unsaid, *self._shown_live]):
             if (job := self._store.job(job_id)) is not None and not self._stopping.is_set():
                 self(job)
 
     def _tell(self, job: JobRecord) -> None:
         num = job.asker.discussion
-        if num is None:
+        if num is None or self._handed_on(job):
+            self._shown_live.discard(job.id)
             return
         place = Discussion(self._api, job.asked.repo_id, num, public_url=self._public_url)
         try:
@@ -84,7 +88,15 @@ class Replier:
         else:
             if reply_id is not None and reply_id != job.reply_id:
                 self._store.update(job.id, reply_id=reply_id)
+            (self._shown_live.add if job.live else self._shown_live.discard)(job.id)
         self._unsaid.pop(job.id, None)
+
+    def _handed_on(self, job: JobRecord) -> bool:
+        """Whether a job of a newer commit answers the same command by now."""
+        if job.state != "superseded":
+            return False
+        others = self._store.jobs(repo_id=job.asked.repo_id, limit=20)
+        return any(one.asker.comment_id == job.asker.comment_id and one.id != job.id for one in others)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._every):

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from bot.errors import JobNotFound, Stopped
+from bot.errors import DatabaseUnavailable, JobNotFound, Stopped
 from bot.server import logs, tracing
 from bot.server.records import JobRecord
 from bot.server.store import Store
 from bot.server.telling import Telling
-from exporter.errors import PtebotError
 
 WATCH_SECONDS = 1.0
 """Between two looks whether a running job is still wanted."""
@@ -90,8 +89,11 @@ class Running:
         while not over.wait(WATCH_SECONDS):
             try:
                 record = self._store.job(job_id)
-            except PtebotError:
-                continue  # a database that is away for a moment ends no export
+            except DatabaseUnavailable:
+                continue  # away for a moment, it ends no export
+            except Exception:
+                log.exception("job %s could not be looked at; looked at again", job_id)
+                continue
             if record is None or not record.live or record.attempt != attempt:
                 stop.set()
                 return

@@ -216,6 +216,15 @@ def require_serving(settings: Settings) -> None:
         )
 
 
+def require_shared(settings: Settings) -> None:
+    """What ``ptebot worker`` needs beyond valid settings; raises InvalidSettings."""
+    if not (settings.database or "").startswith("postgresql"):
+        raise InvalidSettings(
+            "PTEBOT_DATABASE names no PostgreSQL: a SQLite file is for one `ptebot serve` alone.",
+            remedy="Give the worker and the server the same postgresql://... database.",
+        )
+
+
 def database_url(settings: Settings) -> str:
     """The database that is named, or the file in the data directory."""
     return settings.database or f"sqlite:///{settings.data.absolute() / 'ptebot.sqlite'}"

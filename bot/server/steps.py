@@ -7,6 +7,7 @@ is looked for, and made again where it is missing.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import Literal
 from bot import assemble, export_process, fetch, job, workspace
 from bot.action import status
 from bot.command_line import command_line
-from bot.errors import SourceMoved, Stopped
+from bot.errors import SignInFailed, SourceMoved, Stopped
 from bot.export_process import Progress
 from bot.publish.target import HubTarget
 from bot.sandbox.call import Conditions, Executor, Limits
@@ -150,7 +151,9 @@ class Steps:
             seconds=settings.export_timeout,
             output_bytes=settings.output_limit,
         )
-        return Conditions(executor=self._executor, limits=limits, name=key, stop=run.stop)
+        of = f"{settings.endpoint} {run.job.asked.repo_id.lower()}"
+        owner = hashlib.sha256(of.encode()).hexdigest()[:32] if key is not None else None
+        return Conditions(executor=self._executor, limits=limits, name=key, stop=run.stop, owner=owner)
 
     # --- stage 5
 
@@ -235,11 +238,19 @@ class Steps:
         )
 
     def _target(self, record: JobRecord, repo_id: str) -> HubTarget:
-        token = self._token_of(record.id) or self._own_token()
+        token = self._read_token(record)
         return HubTarget(repo_id=repo_id, endpoint=self.settings.endpoint, token=token)
 
     def _read_token(self, record: JobRecord) -> str | None:
-        return self._token_of(record.id) or self._own_token()
+        """That of the person who asked, if they did it in their own name; the bot's account never takes over.
+
+        Raises:
+            SignInFailed: theirs is gone: it is kept until a job ends, and no longer.
+        """
+        token = self._token_of(record.id)
+        if token is None and record.asker.own_token:
+            raise SignInFailed("The person who asked for this is not signed in any more.", remedy="Ask for it again.")
+        return token or self._own_token()
 
     def _own_token(self) -> str | None:
         token = self.settings.token

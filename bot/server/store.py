@@ -318,8 +318,9 @@ def _in(engine: sa.Engine) -> Iterator[sa.Connection]:
     try:
         with engine.begin() as connection:
             yield connection
-    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-        raise DatabaseUnavailable(f"The database does not answer: {type(error.orig).__name__}.") from error
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+        what = type(getattr(error, "orig", error)).__name__
+        raise DatabaseUnavailable(f"The database does not answer: {what}.") from error
 
 
 def _job(row: Any) -> JobRecord:

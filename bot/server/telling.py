@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable
 
 from bot.console import clean
+from bot.errors import DatabaseUnavailable
 from bot.export_process import Progress
 from bot.server.records import Event
 from bot.server.store import Store
 
 SECONDS_BETWEEN = 1.0
 MOST_LOG_LINES = 5_000
-"""Of one job's attempt; more are counted, not kept."""
+"""Of one step; more are counted, not kept."""
+MOST_STAGES = 500
+"""Of one step that are kept at once; a step has some twenty for each file. More are told as progress is."""
 MOST_CHARACTERS = 2_000
 _MOST_WAITING = 200
 
@@ -33,12 +36,13 @@ class Telling:
         self._lock = threading.Lock()
         self._waiting: list[Event] = []
         self._at: Progress | None = None
-        self._written, self._logged = 0.0, 0
+        self._written, self._logged, self._stages = 0.0, 0, 0
 
     def show(self, step: Progress) -> None:
         """Tell progress; a new stage is kept at once."""
         with self._lock:
-            new = self._at is None or step.where != self._at.where
+            new = (self._at is None or step.where != self._at.where) and self._stages < MOST_STAGES
+            self._stages += new
             self._at = step
             self._keep("stage" if new else "progress", step.message, step)
             self._write(at_once=new)
@@ -82,11 +86,14 @@ class Telling:
         events, self._waiting, self._written = self._waiting, [], now
         if not self._mine():
             return
-        self._store.append(events)
-        if self._at is not None:
-            self._store.update(
-                self._job_id, only_if=("running",), stage=_short(self._at.where), fraction=self._at.fraction
-            )
+        try:
+            self._store.append(events)
+            if self._at is not None:
+                where, fraction = _short(self._at.where), self._at.fraction
+                self._store.update(self._job_id, only_if=("running",), stage=where, fraction=fraction)
+        except DatabaseUnavailable:
+            # Whoever tells is a thread that reads an exporter's output: it has to go on, or the exporter stands still.
+            self._waiting = [*events, *self._waiting][-_MOST_WAITING:]
 
 
 def _short(text: str) -> str:

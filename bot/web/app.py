@@ -61,7 +61,7 @@ def build(
 ) -> Starlette:
     """The whole application; ``app.state.site`` has its parts.
 
-    Before a server waits for its connections to end, let those who watch go: ``app.state.site.live.stop_soon()``.
+    Before a server waits for its connections to end, let those who watch go: ``app.state.site.live.stop()``.
 
     Args:
         inbox: for webhooks; without one there is no endpoint for them.

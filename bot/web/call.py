@@ -93,7 +93,8 @@ def sees_all(site: Site, visitor: Visitor) -> bool:
 
 def sees(site: Site, visitor: Visitor, record: JobRecord) -> bool:
     """Whether this job is for this visitor; who asked for it sees it too."""
-    own = visitor.name is not None and visitor.name == record.asker.name
+    # Of the command line, the name is an account of that machine, not of the Hub.
+    own = visitor.name is not None and visitor.name == record.asker.name and record.asker.trigger != "cli"
     return own or not record.private or sees_all(site, visitor)
 
 

@@ -70,6 +70,8 @@ def submit(call: Call) -> Response:
     if entered.errors:
         return _form(call, entered, 422)
     token = call.site.auth.token_of(call.request)
+    if token is None and not call.visitor.admin:
+        raise HTTPException(403, "Your sign-in allows no pull requests in your name: sign in again and allow them.")
     try:
         found = _head(call, repo_id, token)
     except (RepoNotFound, NotAuthorized, UnsafeRepository) as error:

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bot.errors import JobNotFound
 from bot.publish.card import REPO_ID
+from bot.server.heartbeat import alive
 from bot.server.records import LIVE, JobRecord, State, Worker
 from bot.web import shown
 from bot.web.call import JOB_ID, Call, sees
@@ -32,8 +33,6 @@ MOST_WAITING = 20
 LOG_LINES = 300
 """Shown on the page; the whole log can be downloaded."""
 MOST_STEPS = 200
-BEATS_MISSED = 6
-"""After so many heartbeats without a sign of life, a worker is taken for dead."""
 ENDED: tuple[State, ...] = tuple(state for state in get_args(State) if state not in LIVE)
 
 
@@ -50,6 +49,7 @@ def overview(call: Call) -> Response:
         waiting = call.store.jobs(states=("queued",), limit=MOST_PER_PAGE, oldest_first=True, public=public)
         waiting.sort(key=lambda one: (one.priority, one.created_at))
     counts = call.store.counts(public=public)
+    living = alive(call.store, call.site.settings)
     return call.render(
         "overview.html",
         counts=[(name, count) for name in get_args(State) if (count := counts.get(name, 0)) or name in LIVE],
@@ -64,7 +64,7 @@ def overview(call: Call) -> Response:
         repo=repo,
         before=before,
         query=urlencode([(name, value) for name, value in (("repo", repo), ("state", state or "")) if value]),
-        workers=[_worker(call, one) for one in call.store.workers()],
+        workers=[_worker(one, living) for one in call.store.workers()],
         now=time.time(),
     )
 
@@ -172,9 +172,8 @@ def _may(call: Call, record: JobRecord) -> list[tuple[str, str]]:
     return [*resume, ("retry", "Run again")]
 
 
-def _worker(call: Call, one: Worker) -> dict[str, Any]:
-    silent = time.time() - one.beat_at
-    return {"worker": one, "alive": silent <= BEATS_MISSED * call.site.settings.heartbeat}
+def _worker(one: Worker, living: set[str]) -> dict[str, Any]:
+    return {"worker": one, "alive": one.id in living}
 
 
 def _state(call: Call) -> State | None:

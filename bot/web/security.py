@@ -6,6 +6,7 @@ that hold nothing back, so that server-sent events pass as they come.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,6 +27,7 @@ _PERMISSIONS = (
     "geolocation", "gyroscope", "magnetometer", "microphone", "midi", "payment", "picture-in-picture",
     "publickey-credentials-get", "screen-wake-lock", "usb", "xr-spatial-tracking",
 )  # fmt: skip
+FORM_SECONDS = 15.0
 FORM_BYTES = 64 * 1024
 FORM_FIELDS = 100
 _YEAR = 31_536_000
@@ -81,16 +83,20 @@ async def read_form(request: Request) -> FormData:
     """The fields of a form without files.
 
     Raises:
-        HTTPException: 415 another kind of body, 413 too large, 400 not UTF-8 or too many fields.
+        HTTPException: 408 too slow, 415 another kind of body, 413 too large, 400 not UTF-8 or too many fields.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise HTTPException(415, "A form is expected.")
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > FORM_BYTES:
-            raise HTTPException(413, "The form is too large.")
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > FORM_BYTES:
+                    raise HTTPException(413, "The form is too large.")
+    except TimeoutError:
+        raise HTTPException(408, "The form did not arrive in time.") from None
     try:
         text = body.decode("ascii")
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=FORM_FIELDS, errors="strict")

@@ -1,7 +1,7 @@
 """The endpoint for the Hub's webhooks: a request in, ``202`` out once the delivery is on the disk. Stage 1.
 
 Nothing is looked at before the secret is right. A payload is never believed: what it is about is asked of the Hub
-later, by ``bot.server.intake``. Not the sender's fault and not ours is 503, after which the Hub sends it again.
+later, by ``bot.server.intake``. Not the sender's fault and not ours is 503; the sweep finds what was not kept.
 """
 
 from __future__ import annotations

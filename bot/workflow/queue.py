@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from dbos import DBOSClient
 
 from bot.errors import DatabaseUnavailable, ExporterFailed, ExportTimedOut, JobNotFound, NotOfThisState
 from bot.server import failures
-from bot.server.records import LIVE, Asked, Asker, JobRecord
+from bot.server.records import LIVE, PRIORITIES, Asked, Asker, JobRecord
 from bot.server.settings import Settings
 from bot.server.store import Store
 from bot.workflow.names import APPLICATION, MOST_RECOVERIES, QUEUE, VERSION, WORKFLOW, database, workflow_id
@@ -33,6 +33,8 @@ class Queue:
     def __init__(self, settings: Settings, store: Store, seal: Callable[[str, str], bytes] | None = None) -> None:
         """``seal`` encrypts a person's token for a job's id before it is kept; without it, tokens are refused."""
         self._settings, self.store, self._seal = settings, store, seal
+        self.on_end: Callable[[str, str | None], None] = lambda _state, _failure: None
+        """Told of each job that is ended here rather than by its workflow: its state, and the class of its failure."""
         try:
             self._client = DBOSClient(
                 system_database_url=database(store),
@@ -47,16 +49,20 @@ class Queue:
         self._client.destroy()
 
     def submit(self, asked: Asked, asker: Asker, *, token: str | None = None) -> tuple[JobRecord, bool]:
-        """As ``Actions.submit``. A commit that the main branch came back to is done again."""
+        """As ``Actions.submit``. What the main branch came back to is done again, and for a person what broke, too."""
+        if token is not None and self._seal is None:
+            raise ValueError("a token was given, and nothing to seal it with")
+        asker = replace(asker, own_token=token is not None)
         record, new = self.store.add(asked, asker)
-        # Whoever else asks for a job that is there waits for it; they do not make it theirs.
-        if token is not None and record.live and (new or record.asker == asker):
-            if self._seal is None:
-                raise ValueError("a token was given, and nothing to seal it with")
-            self.store.seal(record.id, self._seal(record.id, token))
         self._supersede(record)
-        if not new and not record.live and self._overtaken(record):
+        again = not record.live and (self._overtaken(record) or self._broke(record, asker))
+        # Whoever else asks for a job that is there waits for it; they do not make it theirs.
+        if token is not None and self._seal is not None and (new or again or (record.live and record.asker == asker)):
+            self.store.seal(record.id, self._seal(record.id, token))
+        if again:
             return self._again(record, asker=asker), True
+        if record.state == "queued" and PRIORITIES[asker.trigger] < record.priority:
+            record = self._hurry(record, PRIORITIES[asker.trigger])
         if record.live:
             self._enqueue(record)
         return record, new
@@ -65,6 +71,7 @@ class Queue:
         record = self._found(job_id)
         if not self.store.end(job_id, "cancelled", reason=f"cancelled by {by}"):
             raise NotOfThisState(f"Job {job_id} is {record.state}; only a waiting or running one can be cancelled.")
+        self.on_end("cancelled", None)
         self._stop(record)
         return self._found(job_id)
 
@@ -103,12 +110,15 @@ class Queue:
             status = statuses.get(name)
             if status is None:
                 self._enqueue(record)
+            elif status == "CANCELLED" and record.started_at is None:
+                self._client.resume_workflow(name, queue_name=QUEUE)  # killed between the two halves of ``resume``
             elif status == "CANCELLED":
                 hours = self._settings.job_timeout / 3600
                 self._broken(record, ExportTimedOut(f"The job took longer than {hours:,.1f} hours."))
             elif status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
                 self._broken(record, ExporterFailed(f"Its process died {MOST_RECOVERIES} times while it ran."))
-            elif status == "ERROR":
+            elif status in ("ERROR", "SUCCESS"):
+                # A workflow writes its job's end before its own: one that did not, met a kill or a defect there.
                 self._broken(record, ExporterFailed("Its workflow broke off; the log of its worker says why."))
 
         wanted = set(names)
@@ -124,8 +134,10 @@ class Queue:
 
     def _broken(self, record: JobRecord, error: PtebotError) -> None:
         now = self.store.job(record.id)
-        if now is not None and now.attempt == record.attempt:
-            self.store.end(record.id, "error", failure=failures.as_record(error))
+        if now is None or now.attempt != record.attempt:
+            return
+        if self.store.end(record.id, "error", failure=failures.as_record(error)):
+            self.on_end("error", type(error).__name__)
 
     def _again(self, record: JobRecord, asker: Asker | None = None) -> JobRecord:
         if not self._open(record, record.attempt + 1, asker):
@@ -147,7 +159,20 @@ class Queue:
             if other.asked.sha != record.asked.sha:
                 reason = f"newer commit {record.asked.sha[:12]}"
                 if self.store.end(other.id, "superseded", reason=reason):
+                    self.on_end("superseded", None)
                     self._stop(other)
+
+    def _hurry(self, record: JobRecord, priority: int) -> JobRecord:
+        """Somebody waits for what nobody waited for: it goes before others, as an attempt of its own."""
+        if not self.store.update(record.id, only_if=("queued",), priority=priority, attempt=record.attempt + 1):
+            return self._found(record.id)
+        self._stop(record)
+        return self._found(record.id)
+
+    @staticmethod
+    def _broke(record: JobRecord, asker: Asker) -> bool:
+        """Whether a person asks anew for what did not come to its end."""
+        return asker.trigger in ("form", "cli") and record.state in ("error", "cancelled")
 
     def _overtaken(self, record: JobRecord) -> bool:
         """Whether an ended job has to be done again: it was superseded, or the repository has moved on and back."""

@@ -67,7 +67,12 @@ def test_the_whole_demo_on_one_backend() -> None:
     """Until Ctrl-C, which ends it well; its pull request can be read meanwhile, and is gone afterwards."""
     command = [sys.executable, "-m", "bot.cli", "demo", "--backends", "portable", "--precision", "fp32"]
     process = subprocess.Popen(
-        [*command, "--keep", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--keep", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what runs in its background with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     assert process.stderr
     said = ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from bot import child, export_process
 from bot.errors import SandboxUnavailable
-from bot.sandbox import bubblewrap
+from bot.sandbox import bubblewrap, landlock
 from bot.sandbox.bubblewrap import BubblewrapExecutor
 from bot.sandbox.call import Call, Conditions, Exit, Limits, Reads
 from exporter import spec as specs
@@ -54,6 +55,14 @@ def test_nothing_is_there_but_what_is_needed(tmp_path: Path) -> None:
     assert "config.json" in said and "No such file" in said
     words = set(said.split())
     assert not words & {"passwd", "shadow", "hostname", "boot", "mnt", "srv", "run", SECRET}
+
+
+def test_python_may_lie_below_what_is_empty_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder, "module.py").write_text("here")
+        monkeypatch.setattr(landlock, "interpreter", lambda: [folder])
+        assert inside("/bin/cat", f"{folder}/module.py") == "here"
+        assert "Read-only" in inside("/bin/touch", f"{folder}/new")
 
 
 @pytest.mark.parametrize("place", ["/", "/usr", "/etc", "/dev", "/proc/sys/kernel", "/sys/devices/system"])
