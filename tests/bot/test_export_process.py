@@ -6,14 +6,17 @@ The children are real; ``timeit -n1 -r1 CODE`` runs any statements in one.
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bot import export_process
-from bot.errors import ExporterFailed, OutputNotTrusted
+from bot.errors import ExporterFailed, OutputNotTrusted, RemoteJobFailed, Stopped
 from bot.export_process import Progress
+from bot.sandbox.call import Call, Conditions, Exit
 from exporter import report as reports
 from exporter.errors import NotACausalLM, NotEnoughMemory
 from tests.bot.reports import cell, failed, report, write
@@ -131,3 +134,28 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
 def test_no_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputNotTrusted):
         export_process.load_output(tmp_path / "nothing")
+
+
+class EndedFromOutside:
+    """An executor somewhere else, whose machine was taken away."""
+
+    rung = "docker"
+
+    def run(self, call: Call, *, on_line: Callable[[bytes], None], on_log: Callable[[str], None]) -> Exit:
+        return Exit(code=-15, log_tail="", stopped=True)
+
+
+def test_who_was_ended_from_outside_is_tried_again_and_who_was_stopped_is_not() -> None:
+    stop = threading.Event()
+    conditions = Conditions(executor=EndedFromOutside(), stop=stop)
+    with pytest.raises(RemoteJobFailed, match="from outside"):
+        export_process.run_stages("exporter", [], conditions=conditions)
+    stop.set()
+    with pytest.raises(Stopped):
+        export_process.run_stages("exporter", [], conditions=conditions)
+
+
+def test_halves_of_characters_do_not_come_through() -> None:
+    line = json.dumps({"stage": "error", "error": "PickledWeightsOnly", "message": "\ud800 pickles"})
+    error = export_process._typed_error(json.loads(line))
+    assert error.what.encode() == b"? pickles"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot import child, export_process
+from bot import child, export_process, watch
 from bot.errors import MemoryLimitReached
 from bot.sandbox.call import Exit, within
 from exporter import spec as specs
@@ -110,3 +110,21 @@ def test_what_has_left_the_family_of_another_user_counts_too() -> None:
     )
     with open_folder() as folder:
         assert ptebot(script, cwd=Path(folder), user=str(UID + 16)) == {"ended": True}
+
+
+def test_files_without_bytes_are_counted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "MOST_ENTRIES", 50)
+    for number in range(50):
+        (tmp_path / f"{number}").touch()
+    assert watch.size_of(tmp_path, 1 << 40) <= 1 << 40
+    (tmp_path / "one more").touch()
+    assert watch.size_of(tmp_path, 1 << 40) > 1 << 40
+
+
+def test_nothing_runs_that_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("no look is possible")
+
+    monkeypatch.setattr(watch.Watch, "_passed", broken)
+    ended = run("import time; time.sleep(600)")
+    assert ended.code == -9

@@ -53,7 +53,8 @@ def test_packages_are_collected_again_only_where_their_names_changed(
 ) -> None:
     monkeypatch.setattr(image, "ROOT", tmp_path)
     monkeypatch.setattr(image, "STATE", tmp_path)
-    project = "[project]\ndependencies = []\n[project.optional-dependencies]\nopenvino = []\nkubernetes = []\notel = []\n[build-system]\nrequires = []\n"
+    extras = "[project.optional-dependencies]\nopenvino = []\nkubernetes = []\notel = []\n"
+    project = f"[project]\ndependencies = []\n{extras}[build-system]\nrequires = []\n"
     (tmp_path / "pyproject.toml").write_text(project)
     (tmp_path / "constraints.txt").write_text("pip==0.0.0-none\n")
     with pytest.raises(RuntimeError, match="pip wheel ended"):

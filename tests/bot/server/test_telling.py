@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bot.errors import DatabaseUnavailable
 from bot.export_process import Progress
 from bot.server import telling
 from bot.server.records import Asked, Asker, JobRecord
@@ -67,3 +68,27 @@ def test_what_is_told_too_late_is_not_shown(local_store: Store, job: JobRecord) 
     assert [event.stage for event in local_store.events(job.id)] == ["plan"]
     now = local_store.job(job.id)
     assert now is not None and now.stage == "plan"
+
+
+def test_endless_stages_do_not_fill_the_database(local_store: Store, job: JobRecord) -> None:
+    told = Telling(local_store, job.id)
+    for number in range(5_000):
+        told.show(Progress(stage=f"{number}"))
+    told.close()
+    assert len(local_store.events(job.id, limit=10_000)) < telling.MOST_STAGES + 50
+
+
+def test_a_database_that_is_away_for_a_moment_stops_nobody(
+    local_store: Store, job: JobRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Telling(local_store, job.id)
+
+    def away(_: object) -> None:
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local_store, "append", away)
+        told.show(Progress(stage="plan"))
+        told.log("a line")
+    told.close()
+    assert [(event.stage, event.message) for event in local_store.events(job.id)] == [("plan", ""), ("", "a line")]

@@ -265,3 +265,73 @@ def test_the_limits_of_the_settings_reach_the_exporter(start: Start) -> None:
     assert here.ended(here.submit("limits", here.repository("limits")).id).state == "passed"
     limits = here.executor.limits[0]
     assert (limits.memory_bytes, limits.cpus, limits.output_bytes, limits.seconds) == (1 << 30, 1.5, 1 << 24, 77.0)
+
+
+def test_a_job_that_takes_too_long_is_ended_and_says_so(start: Start) -> None:
+    here = start(job_timeout=1.0, backends=("xnnpack",))
+    here.executor.go_on.clear()
+    job = here.submit("slow", here.repository("slow"))
+    until(here.executor.begun.is_set, "the export")
+    until(lambda: (here.queue.mend(), not here.job(job.id).live)[1], "the end of its time")
+    done = here.job(job.id)
+    assert done.state == "error" and done.failure is not None and done.failure.name == "ExportTimedOut"
+    until(lambda: here.executor.stopped == 1, "the end of the export")
+    here.executor.go_on.set()
+    here.queue.resume(job.id, by="ada")
+    assert here.ended(job.id).state == "passed"
+
+
+def test_a_person_who_asks_for_what_broke_gets_it_done_again(start: Start) -> None:
+    here = start(backends=("xnnpack",))
+    here.executor.fail["xnnpack"] = PickledWeightsOnly("only pickles")
+    sha = here.repository("redo")
+    job = here.submit("redo", sha)
+    assert here.ended(job.id).state == "error"
+    assert not here.submit("redo", sha).live, "the same push once more is no reason"
+    here.executor.fail.clear()
+    again = here.submit("redo", sha, "cli")
+    assert (again.id, again.attempt, again.asker.trigger) == (job.id, 2, "cli")
+    assert here.ended(job.id).state == "passed"
+
+
+def test_who_waits_hurries_what_nobody_waited_for(start: Start) -> None:
+    here = start(backends=("xnnpack",))
+    here.executor.go_on.clear()
+    first = here.submit("ahead", here.repository("ahead"))
+    until(here.executor.begun.is_set, "the export")
+    pushed, swept = here.repository("pushed2"), here.repository("swept2")
+    other, job = here.submit("pushed2", pushed), here.submit("swept2", swept, "sweep")
+    hurried = here.submit("swept2", swept, "cli")
+    assert (hurried.id, hurried.state, hurried.priority) == (job.id, "queued", 1)
+    here.executor.go_on.set()
+    for one in (first, other, job):
+        assert here.ended(one.id).state == "passed"
+    assert [sha for sha, _ in here.executor.exports] == [first.asked.sha, swept, pushed]
+
+
+def test_without_the_persons_token_nobody_elses_is_used(start: Start) -> None:
+    here = start(backends=("xnnpack",))
+    token = here.hub.create_user("grace")
+    asked = Asked(repo_id="acme/theirs", sha=here.repository("theirs"))
+    here.executor.fail["xnnpack"] = PickledWeightsOnly("only pickles")
+    job, _ = here.queue.submit(asked, Asker(trigger="form", name="grace"), token=token)
+    assert here.ended(job.id).state == "error"
+    here.executor.fail.clear()
+    here.queue.retry(job.id, by="admin")
+    ended = here.ended(job.id)
+    assert ended.failure is not None and ended.failure.name == "SignInFailed" and here.pulls("theirs") == []
+    again, new = here.queue.submit(asked, Asker(trigger="form", name="grace"), token=token)
+    assert new and again.id == job.id
+    assert here.ended(job.id).state == "passed"
+    assert [pull.author for pull in here.pulls("theirs")] == ["grace"]
+
+
+def test_ends_that_others_make_are_counted(start: Start) -> None:
+    here = start(backends=("xnnpack",))
+    here.queue.on_end = here.observed.ended
+    here.executor.go_on.clear()
+    old = here.submit("counted", here.repository("counted"))
+    new = here.submit("counted", here.push("counted", {"config.json": b'{"a": 1}'}))
+    here.queue.cancel(new.id, by="ada")
+    assert here.observed.ends == [("superseded", None), ("cancelled", None)]
+    assert here.job(old.id).state == "superseded"
