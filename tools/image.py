@@ -135,7 +135,8 @@ def _stand_in(on: Engine) -> None:
 def _collect(wheels: Path) -> None:
     """Every package of the image as a wheel, once for each state of the files that name them."""
     named = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
-    state = hashlib.sha256(b"".join(path.read_bytes() for path in named)).hexdigest()
+    texts = [*(path.read_bytes() for path in named), repr(EXTRAS).encode()]
+    state = hashlib.sha256(b"".join(texts)).hexdigest()
     stamp = wheels / "collected-for"
     if stamp.is_file() and stamp.read_text() == state:
         return
