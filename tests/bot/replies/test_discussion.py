@@ -305,3 +305,25 @@ def test_what_cannot_be_told_ends_nothing(place: Place, store: Store) -> None:
     tell(record)
     tell.look()
     Replier(Settings(endpoint=place.repo.hub.endpoint), store)(record)
+
+
+def test_an_end_that_no_step_tells_of_is_told_all_the_same(place: Place, store: Store) -> None:
+    record, tell = added(place, store), replier_for(place, store)
+    tell(record)
+    store.end(record.id, "cancelled", reason="cancelled by ada")
+    tell.look()
+    assert "cancelled by ada" in place.comments()[0].content
+    writes = place.writes()
+    tell.look()
+    assert place.writes() == writes
+
+
+def test_a_job_that_handed_its_command_on_says_no_more(place: Place, store: Store) -> None:
+    record, tell = added(place, store), replier_for(place, store)
+    tell(record)
+    newer, _ = store.add(replace(record.asked, sha="2" * 40), record.asker)
+    store.end(record.id, "superseded", reason="newer commit")
+    tell(newer)
+    told = place.comments()[0].content
+    tell.look()
+    assert place.comments()[0].content == told and "took its place" not in told

@@ -8,7 +8,7 @@ import pytest
 
 from bot.errors import SandboxUnavailable
 from bot.sandbox.call import Writes
-from bot.sandbox.containers import PREFIX
+from bot.sandbox.containers import LABEL, OWNER_LABEL, PREFIX
 from bot.sandbox.docker import DockerExecutor
 from bot.sandbox.leftovers import sweep_leftovers
 from tests.bot.sandbox import docker_runs
@@ -132,3 +132,18 @@ def test_a_name_that_is_anothers_is_left_alone(
         docker_engine.run("rm", "ptebot-theirs")
     with pytest.raises(ValueError, match="no name"):
         run(executor, script(tmp_path, TOKEN, name="../x"))
+
+
+def test_what_is_left_of_the_same_owner_under_another_name_ends_first(
+    docker_engine: DockerEngine, executor: DockerExecutor, tmp_path: Path
+) -> None:
+    """A newer commit's export has another name: nobody would ask for the older one's again."""
+    for owner in ("acme-tiny", "acme-other"):
+        labels = [f"--label={OWNER_LABEL}={owner}", f"--label={LABEL}=left"]
+        name, image = f"--name={PREFIX}left-of-{owner}", docker_engine.image
+        docker_engine.run("run", "--detach", name, *labels, "--network=none", "--entrypoint=/bin/sleep", image, "600")
+    ended = run(executor, script(tmp_path, "print('new')", Writes(tmp_path / "made"), name="newer", owner="acme-tiny"))
+    assert ended.lines == ["new"]
+    left = docker_engine.run("ps", "--all", "--format={{.Names}}").stdout.split()
+    assert f"{PREFIX}left-of-acme-tiny" not in left and f"{PREFIX}left-of-acme-other" in left
+    docker_engine.run("rm", "--force", f"{PREFIX}left-of-acme-other")
