@@ -103,7 +103,7 @@ def _body(number: int) -> bytes:
 
 def enqueue(database: str, folder: Path, jobs: int) -> dict[str, Any]:
     """Jobs asked for one after the other by one process: our row, and the engine's."""
-    with serving(database, folder, secrets.token_hex(32), 0):
+    with serving(database, folder, secrets.token_hex(32), free_port()):
         pass  # the engine has made its tables
     store = Store(open_engine(database))
     queue = Queue(Settings(data=folder, database=database), store)

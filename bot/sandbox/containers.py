@@ -28,6 +28,7 @@ from bot.errors import SandboxUnavailable
 from bot.sandbox import container_images, places
 from bot.sandbox.call import Call, Exit, Reads, Writes
 from bot.sandbox.container_engine import EngineClient, connect, engine_told, remove_container
+from bot.sandbox.container_place import strange_users
 from bot.sandbox.container_wall import INPUTS, OUTPUTS, digest_of, options_of
 from bot.sandbox.container_watch import Guard, Lines, started_at
 from bot.sandbox.run_folder import Held, RunFolder, container_user
@@ -67,6 +68,23 @@ class ContainerExecutor(ABC):
         """
         self._image, self._base_url, self._folder = image, base_url, folder
         self._image_id: str | None = None
+
+    @classmethod
+    def available(cls, image: str, *, base_url: str | None = None, folder: Path | None = None) -> str | None:
+        """Why exports cannot run so here; None: they can. An image that is named by digest is pulled if need be."""
+        try:
+            with connect(base_url) as client, engine_told():
+                if (reason := strange_users(client) or cls.misplaced(client)) is not None:
+                    return reason
+                cls(image, base_url=base_url, folder=folder).image_id(client)
+        except SandboxUnavailable as error:
+            return error.what
+        return None
+
+    @classmethod
+    @abstractmethod
+    def misplaced(cls, client: EngineClient) -> str | None:
+        """Why this rung is not the one for where ptebot runs; None: it is."""
 
     @abstractmethod
     def base(self, client: EngineClient, output: Path | None) -> Path:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import SandboxUnavailable
-from bot.sandbox.container_engine import EngineClient, connect, engine_told
-from bot.sandbox.container_place import own_container, strange_users
+from bot.sandbox.container_engine import EngineClient
+from bot.sandbox.container_place import own_container
 from bot.sandbox.containers import ContainerExecutor
 
 REMEDY = "Mount a volume or a folder of the host into ptebot's container, and put PTEBOT_DATA into it."
@@ -37,17 +37,9 @@ class SiblingExecutor(ContainerExecutor):
     rung = "sibling"
 
     @classmethod
-    def available(cls, image: str, *, base_url: str | None = None, folder: Path | None = None) -> str | None:
-        """Why exports cannot run so here; None: they can. An image that is named by digest is pulled if need be."""
-        try:
-            with connect(base_url) as client, engine_told():
-                if (reason := strange_users(client)) is not None:
-                    return reason
-                if own_container(client) is None:
-                    return "ptebot runs in no container of the Docker engine that answers."
-                cls(image, base_url=base_url, folder=folder).image_id(client)
-        except SandboxUnavailable as error:
-            return error.what
+    def misplaced(cls, client: EngineClient) -> str | None:
+        if own_container(client) is None:
+            return "ptebot runs in no container of the Docker engine that answers."
         return None
 
     def base(self, client: EngineClient, output: Path | None) -> Path:

@@ -257,7 +257,7 @@ class Heartbeat:
                 self.beat()
             except DatabaseUnavailable as error:
                 log.warning("no sign of life of worker %s: %s", self.id, error)
-            except Exception:
+            except Exception:  # a thread that ends here would be a part of the server that is silently off
                 log.exception("no sign of life of worker %s", self.id)
 
     def beat(self) -> None:

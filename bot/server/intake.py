@@ -145,7 +145,7 @@ class Intake:
                     wait = self.drain()
             except DatabaseUnavailable as error:
                 log.warning("deliveries wait: %s", error.what)
-            except Exception:
+            except Exception:  # a thread that ends here would be a part of the server that is silently off
                 log.exception("deliveries wait: a defect")
             self._awake.wait(min(self._poll, max(wait, 0.01)) if wait is not None else self._poll)
 

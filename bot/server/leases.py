@@ -97,7 +97,7 @@ class Leases:
                 self._changed.wait(min(LOOK_SECONDS, self.heartbeat.interval / 2))
         try:
             yield held
-        except Exception:
+        except Exception:  # raised again: of a lost lease, whatever came of it is told as that
             if held.lost:
                 raise held.error() from None
             raise

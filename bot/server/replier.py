@@ -104,5 +104,5 @@ class Replier:
                 self.look()
             except PtebotError as error:
                 log.warning("replies wait: %s", one_line(error.what, 300))
-            except Exception:
+            except Exception:  # a thread that ends here would be a part of the server that is silently off
                 log.exception("replies wait: a defect")

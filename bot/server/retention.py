@@ -86,7 +86,7 @@ class Retention:
                 self.run()
             except DatabaseUnavailable as error:
                 log.warning("retention will look again later: %s", error.what)
-            except Exception:
+            except Exception:  # a thread that ends here would be a part of the server that is silently off
                 log.exception("retention failed; it looks again later")
             self._ended.wait(EVERY_SECONDS)
 

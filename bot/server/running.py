@@ -91,7 +91,7 @@ class Running:
                 record = self._store.job(job_id)
             except DatabaseUnavailable:
                 continue  # away for a moment, it ends no export
-            except Exception:
+            except Exception:  # a watcher that ends could stop nothing any more
                 log.exception("job %s could not be looked at; looked at again", job_id)
                 continue
             if record is None or not record.live or record.attempt != attempt:

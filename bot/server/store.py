@@ -246,10 +246,6 @@ class Store:
             query = sa.select(tables.workers).order_by(tables.workers.c.id)
             return [Worker(**row._mapping) for row in connection.execute(query)]
 
-    def forget_worker(self, worker_id: str) -> None:
-        with self._begin() as connection:
-            connection.execute(sa.delete(tables.workers).where(tables.workers.c.id == worker_id))
-
     # --- tokens of people who signed in
 
     def seal(self, job_id: str, token: bytes) -> None:

@@ -202,7 +202,7 @@ class Sweep:
                     wait = self._interval
             except PtebotError as error:
                 log.warning("sweep: left for later: %s", one_line(error.what, 300))
-            except Exception:
+            except Exception:  # a thread that ends here would be a part of the server that is silently off
                 log.exception("sweep: a defect")
 
 

@@ -53,7 +53,7 @@ class Takeover:
                 self.look()
             except DatabaseUnavailable as error:
                 log.warning("the dead workers could not be looked for: %s", error)
-            except Exception:
+            except Exception:  # a thread that ends here would be a part of the server that is silently off
                 log.exception("the jobs of dead workers could not be taken over; tried again soon")
 
     def look(self) -> list[str]:

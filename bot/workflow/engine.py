@@ -219,5 +219,5 @@ class Engine:
         while not self._closing.wait(MEND_SECONDS):
             try:
                 self._queue.mend()
-            except Exception:
+            except Exception:  # a thread that ends here would be a part of the server that is silently off
                 log.exception("jobs could not be compared with the engine's; tried again in %s s", MEND_SECONDS)

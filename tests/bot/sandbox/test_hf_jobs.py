@@ -20,12 +20,13 @@ from bot.errors import HubUnreachable, NotAuthorized, OutputNotTrusted, OutputTo
 from bot.hubapi import connect
 from bot.localhub.testing import RunningHub
 from bot.sandbox import bucket as buckets
-from bot.sandbox.call import Argument, Call, Conditions, Exit, Limits, Reads, Writes
+from bot.sandbox.call import Call, Conditions, Limits, Reads, Writes
 from bot.sandbox.errand import pack
 from bot.sandbox.following import Patience
 from bot.sandbox.hf_jobs import HFJobsExecutor
 from exporter.errors import UnknownBackend
 from tests.bot.localhub.openapi import SPEC, Description
+from tests.bot.sandbox.remote_runs import Said, statements
 from tests.localjobs.running import hub_with_jobs
 from tests.localjobs.server import LocalJobs
 
@@ -68,36 +69,6 @@ def executor(hub: RunningHub) -> HFJobsExecutor:
         bucket="runner/ptebot-jobs",
         patience=Patience(pause=0.05, start=30),
     )
-
-
-def statements(code: str, *paths: Argument) -> list[Argument]:
-    """``timeit`` runs any statements; ``p0``, ``p1`` ... are the paths in them."""
-    args: list[Argument] = ["-n1", "-r1", "import pathlib, os, sys, time"]
-    for number, path in enumerate(paths):
-        args += [f"p{number} = pathlib.Path(r'''", path, "'''.strip())"]
-    return [*args, code]
-
-
-class Said:
-    """What a run said."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.log: list[str] = []
-        self.happened = threading.Condition()
-
-    def line(self, line: bytes) -> None:
-        with self.happened:
-            self.lines.append(line)
-            self.happened.notify_all()
-
-    def run(self, executor: HFJobsExecutor, code: str, *args: Argument, **fields: Any) -> Exit:
-        call = Call(module="timeit", args=statements(code, *args), **fields)
-        return executor.run(call, on_line=self.line, on_log=self.log.append)
-
-    def wait_for(self, line: bytes) -> None:
-        with self.happened:
-            assert self.happened.wait_for(lambda: line in self.lines, 30), self.lines
 
 
 class Died(BaseException):

@@ -19,13 +19,14 @@ from kubernetes import client
 
 from bot import export_process
 from bot.errors import ExportTimedOut, OutputNotTrusted, OutputTooLarge, RemoteJobFailed, SandboxUnavailable
-from bot.sandbox.call import Argument, Call, Conditions, Exit, Limits, Reads, Writes
+from bot.sandbox.call import Argument, Call, Conditions, Limits, Reads, Writes
 from bot.sandbox.following import Patience
 from bot.sandbox.kubernetes import KubernetesExecutor
 from bot.sandbox.kubernetes_manifest import Place, manifest
 from bot.sandbox.shared_folder import CallFolder
 from exporter.errors import UnknownBackend
 from exporter.spec import ExportSpec, ModelRef
+from tests.bot.sandbox.remote_runs import Said, statements
 from tests.exporter.models import tiny_model
 from tests.localkube.server import VERSION, Cluster, running
 
@@ -81,36 +82,6 @@ def executor_at(address: str, cluster: Cluster, **options: Any) -> KubernetesExe
         patience=Patience(pause=0.05, start=30),
         **options,
     )
-
-
-def statements(code: str, *paths: Argument) -> list[Argument]:
-    """``timeit`` runs any statements; ``p0``, ``p1`` ... are the paths in them."""
-    args: list[Argument] = ["-n1", "-r1", "import pathlib, os, sys, time"]
-    for number, path in enumerate(paths):
-        args += [f"p{number} = pathlib.Path(r'''", path, "'''.strip())"]
-    return [*args, code]
-
-
-class Said:
-    """What a run said."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.log: list[str] = []
-        self.happened = threading.Condition()
-
-    def line(self, line: bytes) -> None:
-        with self.happened:
-            self.lines.append(line)
-            self.happened.notify_all()
-
-    def run(self, executor: KubernetesExecutor, code: str, *args: Argument, **fields: Any) -> Exit:
-        call = Call(module="timeit", args=statements(code, *args), **fields)
-        return executor.run(call, on_line=self.line, on_log=self.log.append)
-
-    def wait_for(self, line: bytes) -> None:
-        with self.happened:
-            assert self.happened.wait_for(lambda: line in self.lines, 30), self.lines
 
 
 def made(limits: Limits = Limits(), **fields: Any) -> dict[str, Any]:  # noqa: B008 - it is frozen
