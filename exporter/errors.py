@@ -163,6 +163,18 @@ class NotEnoughMemory(PtebotError):
     remedy = "Use a machine with more memory, a smaller context, or fewer backends at once."
 
 
+class InvalidCalibration(PtebotError):
+    exit_code = 60
+    title = "The calibration text cannot be used"
+    remedy = "Name UTF-8 text files of the model repository with some thousand words of what the model is used for."
+
+
+class QualityBudgetNotMet(PtebotError):
+    exit_code = 61
+    title = "No assignment of formats is within the budget"
+    remedy = "Allow a larger --max-kl or --max-size; the report lists what was tried, with its figures."
+
+
 def all_errors() -> list[type[PtebotError]]:
     """Every concrete failure class that is loaded, ordered by exit code."""
 

@@ -101,7 +101,7 @@ def chain(ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, ki
         with torch.no_grad():
             model = one_layer(ckpt)
             vocab_size = _rows(model)
-            quantized = recipe.apply(model, embedding=embedding).model
+            quantized = recipe.apply(model, quantize.Request(embedding=embedding)).model
             ids = torch.randint(vocab_size, (1, _TOKENS), generator=torch.Generator().manual_seed(0))
             text, end = (Text(name=name, ids=ids, sha256="") for name in ("rehearsal", "end"))
             full = parity.reference(model, [text], end)

@@ -157,6 +157,35 @@ class Parity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextQuality:
+    """What quantization costs on text of one kind."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    """``docs``, ``code``, ``chat``, or ``own``: text that the model's owner named."""
+    positions: int
+    perplexity: float
+    perplexity_full: float
+    top1_agreement: float
+    kl_mean: float
+    kl_p99: float
+    """The 99th percentile of the positions' KL, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One greedy answer of the file beside the original's."""
+
+    __pydantic_config__ = _STRICT
+    prompt: str
+    original: str
+    file: str
+    same: bool
+    repeats: bool
+    """Whether the file's answer falls into repetition where the original's does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quality:
     """What quantization costs: the written file against full precision on held-out text."""
 
@@ -169,6 +198,68 @@ class Quality:
     """``faithful``, ``degraded`` or ``damaged``: thresholds in exporter/bounds.py."""
     words: str
     """The verdict in plain words for a card."""
+    kl_p99: float | None = None
+    """The 99th percentile of the positions' KL over all kinds of text, in nats."""
+    texts: list[TextQuality] = field(default_factory=list)
+    """Figures for each kind of text; where there are some, those above are over all of their positions."""
+    answers: list[Answer] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFormat:
+    """How the weights of one layer are kept."""
+
+    __pydantic_config__ = _STRICT
+    name: str
+    format: str
+    """``int4`` (groups of 32), ``int8`` (one scale a row) or ``fp32``."""
+    algorithm: str
+    """``calibrated``, ``rounded`` (to nearest) or ``kept``."""
+    reason: str | None = None
+    """Why it is not calibrated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationUsed:
+    """The text that calibration saw."""
+
+    __pydantic_config__ = _STRICT
+    tokens: int
+    sequences: int
+    sha256: str
+    """Of the token ids of all sequences in order: 8 bytes each, little endian, a -1 after every sequence."""
+    sources: dict[str, int]
+    """Where it came from (``generated``, ``docs``, ``code``, ``chat``, a file of the repository) to tokens."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One assignment of formats that was measured."""
+
+    __pydantic_config__ = _STRICT
+    what: str
+    size_bytes: int
+    """Estimate of the file's size."""
+    kl_mean: float
+    """From the original to the quantized eager model, in nats."""
+    within: bool
+    """Whether it is within the budget."""
+    chosen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How the weights were made smaller."""
+
+    __pydantic_config__ = _STRICT
+    algorithm: str
+    """In words for a card."""
+    parameters: dict[str, int]
+    """Parameters by format of their weights."""
+    layers: list[LayerFormat]
+    calibration: CalibrationUsed | None = None
+    tried: list[Tried] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +288,14 @@ class Cell:
     delegation: Delegation | None = None
     parity: Parity | None = None
     quality: Quality | None = None
+    quantization: Quantization | None = None
+    """Null for an exact file."""
+    cache: str = "fp32"
+    """Values of the KV cache: ``fp32`` or ``int8``."""
     seconds: dict[str, float] = field(default_factory=dict)
     peak_rss_bytes: int | None = None
+    exit_code: int | None = None
+    """The exit status of its failure where that has one of its own (docs/exit-codes.md)."""
     notes: list[str] = field(default_factory=list)
     """What a person should know, e.g. that a tied embedding is stored twice."""
 

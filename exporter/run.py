@@ -187,7 +187,7 @@ class _Work:
         self._say("quantize", precision=precision, message=recipe.title)
         try:
             with self.clock.stage(f"quantize {precision}"), torch.no_grad():
-                quantized = recipe.apply(model, embedding=self.spec.embedding)
+                quantized = recipe.apply(model, quantize.Request(embedding=self.spec.embedding))
             own_reference = None
             if not recipe.exact:
                 self._say("reference", precision=precision, message="running the quantized eager model")

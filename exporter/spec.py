@@ -42,12 +42,22 @@ class ExportSpec:
     model: ModelRef = field(default_factory=ModelRef)
     backends: tuple[str, ...] = DEFAULT_BACKENDS
     precisions: tuple[str, ...] = DEFAULT_PRECISIONS
-    embedding: Literal["fp32", "8w"] = "8w"
-    """The input embedding of quantized files: ``8w`` (int8 per row) or ``fp32``. fp32 files ignore it."""
+    embedding: Literal["fp32", "8w", "4w"] = "8w"
+    """The input embedding of quantized files: ``8w`` (int8 per row), ``4w`` (int4, groups of 32) or ``fp32``. fp32
+    files ignore it; precisions that choose formats by measurement may make it smaller than asked, never larger."""
     max_seq_len: int | None = None
     """Context length in tokens; default: the smaller of the model's own and 2,048."""
     attention: Literal["auto", "custom", "stock"] = "auto"
     """``custom``: the runtime's SDPA and cache ops where the backend has them; ``stock``: core ops only."""
+    cache: Literal["fp32", "int8"] = "fp32"
+    """Values of the KV cache: ``int8`` (a scale per token and head) where the backend has the op; others keep fp32."""
+    max_kl: float | None = None
+    """Quality budget of the precision ``auto``: mean KL from the original, in nats, on text it was not made with."""
+    max_size: int | None = None
+    """Size budget of the precision ``auto``, in bytes of the written file."""
+    calibration: tuple[str, ...] = ()
+    """Text files of the model directory (UTF-8, paths below it) that say what the model is used for: calibration takes
+    their first four fifths, and the rest is what quality is measured on."""
     rehearse: bool = True
     """Run the whole chain on one layer of the same architecture first, so that a bad recipe fails early."""
     bounds: dict[str, float] = field(default_factory=dict)
@@ -77,6 +87,14 @@ def parse(data: Any) -> ExportSpec:
             raise InvalidSpec(f"The spec is not valid: {name}: {', '.join(values)} names one twice.")
     if spec.max_seq_len is not None and spec.max_seq_len < 1:
         raise InvalidSpec(f"The spec is not valid: max_seq_len: {spec.max_seq_len} is not a positive number.")
+    if spec.max_kl is not None and not (math.isfinite(spec.max_kl) and spec.max_kl > 0):
+        raise InvalidSpec(f"The spec is not valid: max_kl: {spec.max_kl} is not a positive number.")
+    if spec.max_size is not None and spec.max_size < 1:
+        raise InvalidSpec(f"The spec is not valid: max_size: {spec.max_size} is not a positive number.")
+    if "auto" in spec.precisions and spec.max_kl is None and spec.max_size is None:
+        raise InvalidSpec("The spec is not valid: the precision auto needs a budget: max_kl, max_size or both.")
+    if "auto" not in spec.precisions and (spec.max_kl is not None or spec.max_size is not None):
+        raise InvalidSpec("The spec is not valid: max_kl and max_size are budgets of the precision auto.")
     for name, value in spec.bounds.items():
         if not math.isfinite(value):
             raise InvalidSpec(f"The spec is not valid: bounds: {value} of {name} is no bound.")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from exporter.quantize import Quantized
+from exporter.quantize import Quantized, Request
 
 
 class _None:
     title = "float32, as the checkpoint has it"
     exact = True
+    calibrates = False
 
-    def apply(self, model: PreTrainedModel, *, embedding: str) -> Quantized:
-        """Give the same model back; ``embedding`` does not apply to full precision."""
-        return Quantized(model=model, bits={"fp32": sum(p.numel() for p in model.parameters())})
+    def apply(self, model: PreTrainedModel, request: Request) -> Quantized:
+        """Give the same model back; nothing of ``request`` applies to full precision."""
+        return Quantized(model=model)
 
 
 RECIPE = _None()

@@ -20,7 +20,7 @@ from torchao.quantization import (
 )
 from transformers import PreTrainedModel
 
-from exporter.quantize import Quantized
+from exporter.quantize import Quantized, Request
 
 _INT4: torch.dtype = vars(torch)["int4"]  # torch's type stubs do not name it
 _FORMATS = {_INT4: "int4", torch.int8: "int8"}
@@ -38,9 +38,11 @@ def share_copy(model: PreTrainedModel) -> PreTrainedModel:
 class _RoundToNearest:
     title = "int4 weights (groups of 32) with int8 dynamic activations, rounded to nearest"
     exact = False
+    calibrates = False
 
-    def apply(self, model: PreTrainedModel, *, embedding: str) -> Quantized:
-        """Quantize every fitting linear layer, and the input embedding when ``embedding`` is ``8w``."""
+    def apply(self, model: PreTrainedModel, request: Request) -> Quantized:
+        """Quantize every fitting linear layer, and the input embedding when ``request.embedding`` is ``8w``."""
+        embedding = request.embedding
         work = share_copy(model)
         notes: list[str] = []
         tied = model.get_output_embeddings() is not None and (
@@ -80,7 +82,7 @@ class _RoundToNearest:
         share = bits["fp32"] / max(sum(bits.values()), 1)
         if share > _WORTH_TELLING:
             notes.append(f"{share:.0%} of the parameters stay in float32")
-        return Quantized(model=work, notes=notes, bits=bits)
+        return Quantized(model=work, notes=notes)
 
 
 RECIPE = _RoundToNearest()
