@@ -1,14 +1,19 @@
-"""The texts that files are verified on: written for this purpose, and never used for calibration.
+"""The built-in texts: what files are verified on, what quality is judged on, and what calibration takes.
 
-Goes in: a model's own tokenizer and its context length. Comes out: named token sequences: plain prose, a
-prompt through the model's chat template where it has one, code, non-Latin scripts, and one text that reaches
-the end of the context.
+Goes in: a model's own tokenizer and its context length. Comes out: named token sequences.
+- parity (``prose.txt``, ``code.txt``, ``scripts.txt``): plain prose, a prompt through the model's chat template where
+  it has one, code, non-Latin scripts, and one text that reaches the end of the context
+- quality (``evaluation/``): docs, code, prompts that the original answers, and short questions
+- calibration (``calibration/``): docs in many languages and forms, code, and prompts; read by exporter/calibration.py
+
+Calibration drops whatever it shares with the texts of the other two, so nothing is judged on what it was made with.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -22,6 +27,11 @@ from exporter.texts import chat
 _LOG = logging.getLogger(__name__)
 MAX_TOKENS = 96
 """Tokens of each short text; enough for several hundred compared positions over all texts and schedules."""
+EVALUATION_TOKENS = 384
+"""Tokens of each text that quality is judged on."""
+_MOST_OWN = 4
+"""Texts of the owner's that quality is judged on."""
+_EVALUATION = {"docs": ("docs_1", "docs_2"), "code": ("code_1", "code_2")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +43,12 @@ class Text:
     """[1, T] int64."""
     sha256: str
     """Of the text's UTF-8 bytes before tokenization."""
+    kind: str = "parity"
+    """``docs``, ``code``, ``chat`` or ``own`` for a text that quality is judged on."""
 
 
 def read(name: str) -> str:
-    """One of the built-in texts: ``prose``, ``code`` or ``scripts``."""
+    """One of the built-in texts, e.g. ``prose`` or ``evaluation/docs_1``."""
     return files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8")
 
 
@@ -81,6 +93,44 @@ def context_end_text(tokenizer: Any, max_seq_len: int, vocab_size: int | None = 
     return _text("context end", whole, ids[:max_seq_len])
 
 
+def evaluation(tokenizer: Any, max_seq_len: int, vocab_size: int | None, own: Sequence[str] = ()) -> list[Text]:
+    """The texts that quality is judged on, each cut to ``EVALUATION_TOKENS`` and to the context.
+
+    Two of kind ``docs``, two of kind ``code``, and up to four of kind ``own``: passages of ``own``, which is what
+    calibration kept of the owner's texts for this (``calibration.own_evaluation``). Names are unique: ``docs 1``.
+
+    Raises:
+        MissingTokenizer: as ``short_texts``; a passage of the owner's that gives fewer than two tokens is left out.
+    """
+    limit = min(EVALUATION_TOKENS, max_seq_len)
+    found = [
+        _text(f"{kind} {number}", text, _tokens(tokenizer, text, vocab_size)[:limit], kind)
+        for kind, names in _EVALUATION.items()
+        for number, text in enumerate((read(f"evaluation/{name}") for name in names), start=1)
+    ]
+    for text in own:
+        # Of a long text the beginning suffices: a tokenizer's time may grow faster than the text.
+        ids = _tokens(tokenizer, text[: EVALUATION_TOKENS * 40], vocab_size)[:limit]
+        if len(ids) >= 2 and len(found) < 4 + _MOST_OWN:
+            found.append(_text(f"own {len(found) - 3}", text, ids, "own"))
+    return found
+
+
+def evaluation_prompts() -> list[str]:
+    """What a user says; quality of kind ``chat`` is judged on the original's own answers to these."""
+    return read("evaluation/chat_prompts").splitlines()
+
+
+def questions() -> list[str]:
+    """Short questions for greedy answers of a file and the original side by side."""
+    return read("evaluation/questions").splitlines()
+
+
+def calibration_prompts() -> list[str]:
+    """What a user says; calibration takes the model's own answers to these."""
+    return read("calibration/chat_prompts").splitlines()
+
+
 def _tokens(tokenizer: Any, text: str, vocab_size: int | None, *, special: bool = True) -> list[int]:
     with guarded(MissingTokenizer, "The tokenizer fails on ordinary text"), quiet():
         ids = [int(number) for number in tokenizer(text, add_special_tokens=special)["input_ids"]]
@@ -89,7 +139,8 @@ def _tokens(tokenizer: Any, text: str, vocab_size: int | None, *, special: bool 
     return ids
 
 
-def _text(name: str, text: str, ids: list[int]) -> Text:
+def _text(name: str, text: str, ids: list[int], kind: str = "parity") -> Text:
     if len(ids) < 2:
         raise MissingTokenizer(f"The tokenizer gives {len(ids)} tokens for the text {name!r}; at least 2 are needed.")
-    return Text(name=name, ids=torch.tensor([ids], dtype=torch.long), sha256=hashlib.sha256(text.encode()).hexdigest())
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Text(name=name, ids=torch.tensor([ids], dtype=torch.long), sha256=digest, kind=kind)
