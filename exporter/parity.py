@@ -10,7 +10,6 @@ the end of the context; then the first text is replayed.
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,9 +21,8 @@ from exporter import bounds
 from exporter.backends import ShapePolicy
 from exporter.report import Comparison, Parity, Quality, TextUsed
 from exporter.schedule import BUDGET_SECONDS, CONTEXT_END, END_TOKENS, Pace, Step, feed, passes, within
+from exporter.tally import Tally, finite
 from exporter.texts import Text
-
-_ROWS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,69 +46,6 @@ def reference(model: Any, texts: list[Text], end: Text) -> Reference:
         else:
             logits[end.name] = model(end.ids, use_cache=False).logits[0, -keep:].float().clone()
     return Reference(texts=texts, end=end, logits=logits)
-
-
-@dataclass
-class Tally:
-    """Sums over compared positions of one output against one reference."""
-
-    positions: int = 0
-    max_difference: float = 0.0
-    kl: float = 0.0
-    agreeing: int = 0
-    squares: float = 0.0
-    values: float = 0.0
-    count: int = 0
-    nll: float = 0.0
-    nll_reference: float = 0.0
-    predicted: int = 0
-
-    def add(self, output: torch.Tensor, expected: torch.Tensor, targets: torch.Tensor) -> None:
-        """Add rows: output and expected [N, vocab]; targets [<= N] are the tokens that follow the first rows."""
-        for first in range(0, len(output), _ROWS):
-            out, ref = output[first : first + _ROWS].double(), expected[first : first + _ROWS].double()
-            self.positions += len(out)
-            difference = (out - ref).abs().max().item()
-            self.max_difference = max(self.max_difference, difference if math.isfinite(difference) else math.inf)
-            self.values += ref.sum().item()
-            self.squares += ref.square().sum().item()
-            self.count += ref.numel()
-            log_out, log_ref = out.log_softmax(-1), ref.log_softmax(-1)
-            divergence = (log_ref.exp() * (log_ref - log_out)).sum().item()
-            self.kl += divergence if math.isfinite(divergence) else math.inf
-            self.agreeing += int((out.argmax(-1) == ref.argmax(-1)).sum().item())
-            wanted = targets[first : first + _ROWS]
-            if len(wanted):
-                rows = torch.arange(len(wanted))
-                self.nll -= log_out[rows, wanted].sum().item()
-                self.nll_reference -= log_ref[rows, wanted].sum().item()
-                self.predicted += len(wanted)
-
-    @property
-    def std(self) -> float:
-        mean = self.values / self.count
-        return math.sqrt(max(self.squares / self.count - mean * mean, 1e-30))
-
-    @property
-    def kl_mean(self) -> float:
-        """Never below zero: rounding leaves -1e-16 where both are alike."""
-        return max(self.kl / self.positions, 0.0)
-
-    @property
-    def agreement(self) -> float:
-        return self.agreeing / self.positions
-
-    @property
-    def perplexity(self) -> float:
-        return _exp(self.nll / self.predicted) if self.predicted else math.nan
-
-    @property
-    def perplexity_reference(self) -> float:
-        return _exp(self.nll_reference / self.predicted) if self.predicted else math.nan
-
-
-def _exp(value: float) -> float:
-    return math.exp(min(value, 700.0)) if math.isfinite(value) else math.inf
 
 
 @dataclass
@@ -232,25 +167,19 @@ def _compare(tallies: _Tallies, *, exact: bool, tightened: bounds.Tightened | No
 
 
 def _comparison(kind: str, against: str, values: dict[str, float], tightened: bounds.Tightened | None) -> Comparison:
-    # JSON has no infinity: a logit that is not a number is reported as the largest float there is.
-    finite = {name: value if math.isfinite(value) else 1.7976931348623157e308 for name, value in values.items()}
     return Comparison(
         against=against,
-        figures=[bounds.figure(kind, against, name, value, tightened) for name, value in finite.items()],
+        figures=[bounds.figure(kind, against, name, finite(value), tightened) for name, value in values.items()],
     )
 
 
 def _quality(full: Tally) -> Quality:
     grade = bounds.grade(full.kl_mean, full.agreement)
-    finite = [
-        value if math.isfinite(value) else 1.7976931348623157e308
-        for value in (full.perplexity, full.perplexity_reference, full.kl_mean)
-    ]
     return Quality(
-        perplexity=finite[0],
-        perplexity_full=finite[1],
+        perplexity=finite(full.perplexity),
+        perplexity_full=finite(full.perplexity_reference),
         top1_agreement=full.agreement,
-        kl_mean=finite[2],
+        kl_mean=finite(full.kl_mean),
         verdict=grade.verdict,
         words=grade.words,
     )

@@ -1,0 +1,77 @@
+"""What an eager model says to prompts: token ids in, token ids out, many prompts at once.
+
+Stage: whenever text of the model's own is wanted. The model's generation config comes from its repository and has no
+say here: penalties, beams and forced tokens would make other text than the model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from exporter.guard import quiet
+
+
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    new_tokens: int,
+    eos_ids: Collection[int],
+    temperature: float | None = None,
+    seed: int = 0,
+    batch: int = 16,
+) -> list[list[int]]:
+    """The tokens that follow each prompt, without the prompt; the last one is of ``eos_ids`` where the model ended.
+
+    Prompts run in batches, padded on the left and masked; the same arguments give the same tokens on one machine.
+
+    Args:
+        prompts: token ids, at least one each.
+        new_tokens: the most for one prompt.
+        temperature: of the softmax that tokens are drawn from; None takes the most likely one each time.
+        seed: of the draws; the caller's own generators are left as they were.
+        batch: prompts that run together.
+    """
+    ends = frozenset(eos_ids)
+    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    wanted = GenerationConfig(
+        max_new_tokens=new_tokens,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=0,
+        remove_invalid_values=True,
+        **(sampled if temperature is not None else {"do_sample": False}),
+    )
+    found: list[list[int]] = []
+    kept, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet():
+            torch.manual_seed(seed)
+            for first in range(0, len(prompts), batch):
+                ids, mask = _padded(prompts[first : first + batch])
+                # transformers' own annotations do not know that the decorated method can be called.
+                out = model.generate(ids, attention_mask=mask, generation_config=wanted)  # type: ignore[operator]
+                found += [_until(row, ends) for row in out[:, ids.shape[1] :].tolist()]
+    finally:
+        model.generation_config = kept
+    return found
+
+
+def _padded(prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return ids, mask
+
+
+def _until(tokens: list[int], ends: frozenset[int]) -> list[int]:
+    """Up to the first of ``ends``, with it; what follows is padding."""
+    for number, token in enumerate(tokens, start=1):
+        if token in ends:
+            return tokens[:number]
+    return tokens
