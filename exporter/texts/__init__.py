@@ -66,12 +66,12 @@ def short_texts(tokenizer: Any, max_seq_len: int, vocab_size: int | None = None)
     """
     limit = min(MAX_TOKENS, max_seq_len)
     texts = [
-        _text(name, read(name), _tokens(tokenizer, read(name), vocab_size)[:limit])
+        _text(name, read(name), encode(tokenizer, read(name), vocab_size)[:limit])
         for name in ("prose", "code", "scripts")
     ]
     if (prompt := chat.prompt(tokenizer)) is not None:
         try:
-            texts.insert(1, _text("chat", prompt, _tokens(tokenizer, prompt, vocab_size, special=False)[:limit]))
+            texts.insert(1, _text("chat", prompt, encode(tokenizer, prompt, vocab_size, special=False)[:limit]))
         except MissingTokenizer as error:
             _LOG.warning("No chat text: %s", error.what)
     return texts
@@ -86,7 +86,7 @@ def context_end_text(tokenizer: Any, max_seq_len: int, vocab_size: int | None = 
     whole = "\n\n".join((read("prose"), read("code"), read("scripts")))
     ids: list[int] = []
     while len(ids) < max_seq_len:
-        more = _tokens(tokenizer, whole, vocab_size, special=not ids)
+        more = encode(tokenizer, whole, vocab_size, special=not ids)
         if not more:
             raise MissingTokenizer("The tokenizer gives no tokens for plain English prose.")
         ids += more
@@ -104,13 +104,13 @@ def evaluation(tokenizer: Any, max_seq_len: int, vocab_size: int | None, own: Se
     """
     limit = min(EVALUATION_TOKENS, max_seq_len)
     found = [
-        _text(f"{kind} {number}", text, _tokens(tokenizer, text, vocab_size)[:limit], kind)
+        _text(f"{kind} {number}", text, encode(tokenizer, text, vocab_size)[:limit], kind)
         for kind, names in _EVALUATION.items()
         for number, text in enumerate((read(f"evaluation/{name}") for name in names), start=1)
     ]
     for text in own:
         # Of a long text the beginning suffices: a tokenizer's time may grow faster than the text.
-        ids = _tokens(tokenizer, text[: EVALUATION_TOKENS * 40], vocab_size)[:limit]
+        ids = encode(tokenizer, text[: EVALUATION_TOKENS * 40], vocab_size)[:limit]
         if len(ids) >= 2 and len(found) < 4 + _MOST_OWN:
             found.append(_text(f"own {len(found) - 3}", text, ids, "own"))
     return found
@@ -131,7 +131,23 @@ def calibration_prompts() -> list[str]:
     return read("calibration/chat_prompts").splitlines()
 
 
-def _tokens(tokenizer: Any, text: str, vocab_size: int | None, *, special: bool = True) -> list[int]:
+def judged() -> list[str]:
+    """All built-in text that files are verified, judged or shown on, which calibration must not take."""
+    names = ["prose", "code", "scripts", *(f"evaluation/{name}" for names in _EVALUATION.values() for name in names)]
+    return [*map(read, names), chat.QUESTION, *evaluation_prompts(), *questions()]
+
+
+def encode(tokenizer: Any, text: str, vocab_size: int | None, *, special: bool = True) -> list[int]:
+    """A text's tokens, with what the tokenizer puts around every text (``special``) or without.
+
+    Raises:
+        MissingTokenizer: the tokenizer fails, or gives a token that the model does not have (``vocab_size``).
+    """
+    """The text's tokens, with those that the tokenizer adds around a text unless not ``special``.
+
+    Raises:
+        MissingTokenizer: the tokenizer fails, or gives tokens that the model does not have.
+    """
     with guarded(MissingTokenizer, "The tokenizer fails on ordinary text"), quiet():
         ids = [int(number) for number in tokenizer(text, add_special_tokens=special)["input_ids"]]
     if vocab_size is not None and ids and max(ids) >= vocab_size:
