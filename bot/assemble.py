@@ -81,7 +81,14 @@ def merge(spec: ExportSpec, parts: Sequence[Report], failed: Mapping[str, Ptebot
 
 
 def _lost(backend: str, precision: str, error: PtebotError) -> Cell:
-    return Cell(backend=backend, precision=precision, status=Status.FAILED, reason=error.what, failed_stage="export")
+    return Cell(
+        backend=backend,
+        precision=precision,
+        status=Status.FAILED,
+        reason=error.what,
+        failed_stage="export",
+        exit_code=error.exit_code,
+    )
 
 
 def _link(there: Path, here: Path) -> None:

@@ -18,8 +18,16 @@ def command_line(spec: ExportSpec) -> str:
         words += ["--backends", ",".join(spec.backends)]
     if spec.precisions != DEFAULT_PRECISIONS:
         words += ["--precision", ",".join(spec.precisions)]
+    if spec.max_kl is not None:
+        words += ["--max-kl", f"{spec.max_kl:.9f}".rstrip("0").rstrip(".")]
+    if spec.max_size is not None:
+        words += ["--max-size", str(spec.max_size)]
     if spec.embedding != default.embedding:
         words += ["--embedding", spec.embedding]
+    if spec.cache != default.cache:
+        words += ["--cache", spec.cache]
+    for name in spec.calibration:
+        words += ["--calibration", name]
     if spec.max_seq_len is not None:
         words += ["--max-seq-len", str(spec.max_seq_len)]
     if spec.attention != default.attention:

@@ -11,24 +11,20 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from bot import yaml_lines
+from bot import choices, yaml_lines
+from bot.config_values import Bounds, Bytes, ModelName, Nats, Patterns, Texts, names
 from bot.errors import InvalidConfig
-from bot.names import BACKENDS, MOST_TOKENS, PRECISIONS
+from bot.names import BACKENDS, CACHES, EMBEDDINGS, MOST_TOKENS, PRECISIONS
 from bot.publish.markdown import one_line
-from bot.triggers.values import MODEL
 from bot.yaml_lines import Place, Unreadable
-from exporter import bounds as table
-from exporter.errors import InvalidSpec
 
 MOST_BYTES = yaml_lines.MOST_CHARACTERS
 MOST_MODELS = 50
-MOST_PATTERNS = 100
 _WORDS = {
     "tuple_type": "it takes a list",
     "bool_type": "it takes true or false",
@@ -46,83 +42,6 @@ def _kebab(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _split(value: Any) -> Any:
-    """A list, or its names with commas between them."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",")]
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _known(names: tuple[str, ...]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
-    def check(value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in names:
-                raise ValueError(f"'{one_line(name, 40)}' is none of: {', '.join(names)}")
-            if value.count(name) > 1:
-                raise ValueError(f"'{name}' stands twice")
-        if not value:
-            raise ValueError("at least one name is needed")
-        return value
-
-    return check
-
-
-def _names(names: tuple[str, ...]) -> Any:
-    schema = {
-        "anyOf": [
-            {"type": "array", "items": {"enum": list(names)}, "minItems": 1, "uniqueItems": True},
-            {"type": "string", "description": "Names with commas between them."},
-        ]
-    }
-    return Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_known(names)), WithJsonSchema(schema)]
-
-
-def _model(value: str) -> str:
-    if not MODEL.fullmatch(value):
-        raise ValueError("it takes OWNER/NAME of the Hub, or a folder of the repository")
-    return value
-
-
-def _patterns(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not 0 < len(value) <= MOST_PATTERNS:
-        raise ValueError(f"it takes 1 to {MOST_PATTERNS} patterns")
-    for pattern in value:
-        parts = pattern.removeprefix("!").split("/")
-        if not 0 < len(pattern) <= 200 or not pattern.isprintable() or ".." in parts or parts[0] == "":
-            raise ValueError("a pattern is a path below the repository's root, with at most 200 characters")
-    if all(pattern.startswith("!") for pattern in value):
-        raise ValueError("patterns that only leave out take nothing in; begin with '**'")
-    return value
-
-
-def _tightened(value: dict[str, Any]) -> dict[str, float]:
-    for name, bound in value.items():
-        if isinstance(bound, bool) or not isinstance(bound, int | float):
-            raise ValueError(f"'{one_line(name, 40)}' takes a number")
-    try:
-        table.check(value)
-    except InvalidSpec as error:
-        raise ValueError(one_line(error.what).rstrip(".")) from None
-    return {name: float(bound) for name, bound in value.items()}
-
-
-Patterns = Annotated[
-    tuple[str, ...],
-    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-    AfterValidator(_patterns),
-    WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_PATTERNS}),
-]
-_BOUND_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        bound.name: {"type": "number", "description": f"{bound.relation} {bound.value:g} otherwise: {bound.reason}."}
-        | ({"minimum": 0, "maximum": bound.value} if bound.relation == "<=" else {"minimum": bound.value, "maximum": 1})
-        for bound in table.BOUNDS
-    },
-}
-
-
 class Settings(BaseModel):
     """What can be said of one model, and at the top for all of them; null leaves it to the workflow or to ptebot."""
 
@@ -135,12 +54,21 @@ class Settings(BaseModel):
         use_attribute_docstrings=True,
     )
 
-    backends: _names(BACKENDS) | None = None  # type: ignore[valid-type]
+    backends: names(BACKENDS) | None = None  # type: ignore[valid-type]
     """Backends to make files for."""
-    precisions: Annotated[_names(PRECISIONS) | None, Field(alias="precision")] = None  # type: ignore[valid-type]
+    precisions: Annotated[names(PRECISIONS) | None, Field(alias="precision")] = None  # type: ignore[valid-type]
     """Precisions to make."""
-    embedding: Literal["fp32", "8w"] | None = None
-    """The input embedding of quantized files."""
+    max_kl: Nats | None = None
+    """Quality budget of the precision `auto`: the largest mean KL from the model, in nats; 0.05 for one."""
+    max_size: Bytes | None = None
+    """Size budget of the precision `auto`: the most bytes of a file; `90MB` for one."""
+    embedding: Literal[EMBEDDINGS] | None = None  # type: ignore[valid-type]
+    """The input embedding of quantized files: int8, int4 or as it is."""
+    cache: Literal[CACHES] | None = None  # type: ignore[valid-type]
+    """Values of the KV cache; `int8` where the backend has the op."""
+    calibration: Texts | None = None
+    """Text files that say what the model is used for, by their paths in the model's folder: quantization is calibrated
+    and measured on them."""
     max_seq_len: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
     """Context length in tokens."""
     attention: Literal["auto", "custom", "stock"] | None = None
@@ -150,9 +78,7 @@ class Settings(BaseModel):
     any for a Hub model."""
     branches: Patterns | None = None
     """Branches whose pushes export. Default: the repository's default branch."""
-    bounds: Annotated[dict[str, Any], AfterValidator(_tightened), WithJsonSchema(_BOUND_SCHEMA)] = Field(
-        default_factory=dict
-    )
+    bounds: Bounds = Field(default_factory=dict)
     """Tighter bounds than ptebot's own, by name; docs/bounds.md lists them."""
     enabled: bool = True
     """`false`: nothing is exported, whoever asks."""
@@ -161,14 +87,14 @@ class Settings(BaseModel):
 class Model(Settings):
     """One model of the repository."""
 
-    model: Annotated[str, AfterValidator(_model)]
+    model: ModelName
     """`OWNER/NAME` on the Hub, or a folder of the repository."""
 
 
 class Config(Settings):
     """The whole file."""
 
-    model: Annotated[str, AfterValidator(_model)] | None = None
+    model: ModelName | None = None
     """The one model: `OWNER/NAME` on the Hub, or a folder of the repository (`.` for the repository itself)."""
     models: (
         Annotated[
@@ -199,6 +125,11 @@ class Config(Settings):
         """``model_construct``: every value was checked when the file was read."""
         here = {name: getattr(self, name) for name in Settings.model_fields}
         own = {name: getattr(one, name) for name in one.model_fields_set if getattr(one, name) is not None}
+        if {*choices.BUDGETS, "precisions"} & own.keys():
+            # A budget is one thing, and is said of the precisions beside it: what the top allows auto goes with both.
+            given = {*choices.BUDGETS} & own.keys()
+            keeps = not given and choices.AUTO in (own.get("precisions") or ())
+            here |= {} if keeps else dict.fromkeys(choices.BUDGETS)
         merged = {**here, **own, "bounds": {**self.bounds, **one.bounds}, "enabled": self.enabled and one.enabled}
         return Model.model_construct(**merged)
 
@@ -225,6 +156,7 @@ def load(path: Path, *, required: bool) -> Config:
     except ValidationError as error:
         raise InvalidConfig(_told(error, path, lines)) from None
     _check_models(found, path, lines)
+    _check_budgets(found, path, lines)
     return found
 
 
@@ -272,6 +204,23 @@ def _check_models(found: Config, path: Path, lines: dict[Place, int]) -> None:
         if name in seen:
             raise InvalidConfig(f"{_where(path, lines['models', index])}: {one_line(one.model, 100)} stands twice.")
         seen.add(name)
+
+
+def _check_budgets(found: Config, path: Path, lines: dict[Place, int]) -> None:
+    """``auto`` and its budget stand together, so that who reads the file knows what is exported."""
+    places: list[tuple[Place, Settings]] = [
+        ((), found),
+        *((("models", at), one) for at, one in enumerate(found.models or ())),
+    ]
+    for place, one in places:
+        filled = found._filled(one) if isinstance(one, Model) else found
+        said = {name: getattr(filled, name) for name in (*choices.BUDGETS, "precisions")}
+        if (wrong := choices.apart(said)) is not None:
+            key, reason = choices.kebab(wrong[0]), wrong[1]
+            raise InvalidConfig(f"{_where(path, _line((*place, key), lines))}: `{key}`: {reason}.")
+        if choices.AUTO in (one.precisions or ()) and not any(said[name] for name in choices.BUDGETS):
+            where = _where(path, _line((*place, "precision"), lines))
+            raise InvalidConfig(f"{where}: {choices.without_budget()}.")
 
 
 def _told(error: ValidationError, path: Path, lines: dict[Place, int]) -> str:

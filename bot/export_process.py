@@ -32,10 +32,21 @@ from bot.errors import (
 from bot.sandbox.call import UNBOUND, Argument, Conditions, Reads, Writes
 from exporter import report as reports
 from exporter import spec as specs
-from exporter.errors import NoGoodCell, NotEnoughMemory, OutputNotEmpty, OutputNotWritable, PtebotError, all_errors
-from exporter.report import Report
+from exporter.errors import (
+    InvalidCalibration,
+    NoGoodCell,
+    NotEnoughMemory,
+    OutputNotEmpty,
+    OutputNotWritable,
+    PtebotError,
+    QualityBudgetNotMet,
+    all_errors,
+)
+from exporter.report import Report, Status
 from exporter.spec import ExportSpec
 
+_ENDS: tuple[type[PtebotError], ...] = (NoGoodCell, QualityBudgetNotMet, InvalidCalibration)
+"""Failures that an export ends with whose report is written: each is all of its failed cells'."""
 REPORT_NAME = "report.json"
 MAX_REPORT_BYTES = 64 * 1024 * 1024
 
@@ -99,12 +110,25 @@ def run_export(
             [path, Reads(model_dir, of), Writes(made), *limit],
             on_progress=on_progress,
             on_log=on_log,
-            good_exits=(0, NoGoodCell.exit_code),
+            good_exits=tuple({cls.exit_code for cls in _ENDS}),
             conditions=conditions,
         )
         report = load_output(made)
         _check_about(report, spec)
         return report
+
+
+def nothing_good(report: Report, what: str) -> PtebotError:
+    """Why an export has no good cell, as the failure whose exit code its failed cells share.
+
+    Args:
+        what: what is said where they share none, as NoGoodCell.
+    """
+    cls = next((one for one in _ENDS if one.exit_code == report.exit_code), NoGoodCell)
+    if cls is NoGoodCell:
+        return NoGoodCell(what)
+    reasons = dict.fromkeys((cell.reason or "").rstrip(".") for cell in report.cells if cell.status is Status.FAILED)
+    return cls(f"{'; '.join(reason for reason in reasons if reason) or cls.title}.")
 
 
 def _check_about(report: Report, spec: ExportSpec) -> None:
@@ -167,10 +191,13 @@ def run_stages(
     *,
     on_progress: OnProgress = _silent,
     on_log: OnLog = _silent,
-    good_exits: tuple[int, ...] = (0,),
+    good_exits: tuple[int, ...] = (),
     conditions: Conditions = UNBOUND,
 ) -> dict[str, Any] | None:
     """Run an exporter module that speaks JSON lines; the last line without a stage or with stage ``result``.
+
+    Args:
+        good_exits: exit statuses besides 0 that are no failure where the module tells none.
 
     Raises: as ``run_export``, except OutputNotTrusted.
     """
@@ -213,10 +240,12 @@ def run_stages(
         raise ExporterFailed(
             f"The exporter started more than {conditions.limits.processes:,} processes and threads; it was ended."
         )
-    if ended.code in good_exits:
+    if ended.code == 0:
         return last
     if failure is not None:
         raise failure
+    if ended.code in good_exits:
+        return last
     if ended.code == -signal.SIGKILL:
         raise NotEnoughMemory("The system killed the exporter, as it does when memory runs out.")
     raise ExporterFailed(f"{_how_it_ended(ended.code)} The end of its log:\n{ended.log_tail or '(it is empty)'}")

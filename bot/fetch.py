@@ -12,24 +12,26 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # public, by its documentation
 from huggingface_hub.utils.tqdm import tqdm
 
 from bot.errors import DownloadDamaged, RepoNotFound, UnsafeRepository
 from bot.export_process import OnProgress, Progress
 from bot.hashes import git_oid_of, sha256_of
-from bot.hubapi import SHA, TreeFile, asking, connect, list_folder
+from bot.hubapi import SHA, TreeFile, asking, connect, list_folder, tree_file
 from bot.plan import small_files
 from bot.publish import words
 from bot.publish.card import REPO_ID
-from exporter.errors import DiskFull
+from exporter import calibration_files
+from exporter.errors import DiskFull, InvalidCalibration
 
 MAX_SMALL_BYTES = 256 << 20
 """One config or tokenizer file; the largest tokenizers in use have some 35 million bytes."""
@@ -52,6 +54,8 @@ class Resolved:
     """The files at the repository's root, by name."""
     private: bool = True
     """Whether the Hub shows it to its own people only."""
+    texts: tuple[str, ...] = ()
+    """Files that the owner names for calibration; ``tree`` has them too, wherever they lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,33 @@ def resolve(repo_id: str, revision: str | None, *, endpoint: str | None, token: 
     return Resolved(
         repo_id=info.id, revision=sha, tree=list_folder(api, info.id, sha), private=info.private is not False
     )
+
+
+def with_texts(found: Resolved, names: Sequence[str], *, endpoint: str | None, token: str | None) -> Resolved:
+    """The same revision with the owner's calibration files, which may lie in folders; downloads nothing.
+
+    Raises:
+        InvalidCalibration: the revision has no such file, or it is empty or too large.
+        HubUnreachable, NotAuthorized, RepoNotFound: as the Hub answers.
+    """
+    if (reason := calibration_files.wrong_list(names)) is not None:
+        raise InvalidCalibration(f"The calibration text {reason}.")
+    deep = [name for name in names if name not in found.tree]
+    more: dict[str, TreeFile] = {}
+    if deep:
+        api = connect(endpoint, token)
+        with asking(f"looking for {', '.join(deep)} in {found.repo_id}", api):
+            listed = api.get_paths_info(found.repo_id, deep, revision=found.revision)
+        more = {one.path: tree_file(one) for one in listed if isinstance(one, RepoFile) and one.path in deep}
+    tree = {**found.tree, **more}
+    for name in names:
+        if name not in tree:
+            raise InvalidCalibration(
+                f"The calibration text {name} is not there: {found.repo_id} has no such file at {found.revision[:12]}.",
+                remedy="Name a file by its path from the root of the repository, as the repository spells it.",
+            )
+        calibration_files.check_size(name, tree[name].size_bytes)
+    return replace(found, tree=tree, texts=tuple(names))
 
 
 def place(into: Path, found: Resolved) -> Path:
@@ -127,6 +158,7 @@ def fetch(
             shutil.rmtree(staging / ".cache", ignore_errors=True)
             shutil.rmtree(final, ignore_errors=True)
             staging.replace(final)
+        _fetch_texts(final, staging, found, api)
     return Fetched(directory=final, repo_id=found.repo_id, revision=found.revision, tree=found.tree)
 
 
@@ -144,6 +176,20 @@ def _fetch_into(staging: Path, found: Resolved, api: HfApi, progress: OnProgress
     download.run(weights)
 
 
+def _fetch_texts(final: Path, staging: Path, found: Resolved, api: HfApi) -> None:
+    """Add the owner's texts to a whole download, which may have been made without them or with others."""
+    missing = [found.tree[name] for name in found.texts if not _same(final / name, found.tree[name])]
+    if not missing:
+        return
+    staging.mkdir(exist_ok=True)
+    _Download(api, found, staging, lambda _: None).run(missing)
+    for file in missing:
+        target = final / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (staging / file.path).replace(target)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
 def _weights(staging: Path, tree: dict[str, TreeFile]) -> list[str]:
     """The weight files that the exporter would read, or its refusal, from the names (and the index) alone."""
     # Imported late: the exporter's rule comes with transformers, which takes a second to load.
@@ -154,7 +200,7 @@ def _weights(staging: Path, tree: dict[str, TreeFile]) -> list[str]:
 
 def _whole(directory: Path, found: Resolved) -> bool:
     """Whether every file in a finished directory still has the listed content, and none of ours is missing."""
-    names = {path.name for path in directory.iterdir()}
+    names = {path.name for path in directory.iterdir() if not path.is_dir()}  # texts in folders are looked at apart
     expected = set(small_files(found.tree))
     return expected <= names <= found.tree.keys() and all(_same(directory / n, found.tree[n]) for n in names)
 

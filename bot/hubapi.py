@@ -187,9 +187,14 @@ def list_folder(api: HfApi, repo_id: str, revision: str, folder: str | None = No
     for entry in entries:
         check_path(entry.path, repo_id)
         if isinstance(entry, RepoFile):
-            sha256 = entry.lfs.sha256 if entry.lfs is not None else None
-            files[entry.path] = TreeFile(path=entry.path, size_bytes=entry.size, oid=entry.blob_id, sha256=sha256)
+            files[entry.path] = tree_file(entry)
     return files
+
+
+def tree_file(entry: RepoFile) -> TreeFile:
+    """What the Hub lists of one file."""
+    sha256 = entry.lfs.sha256 if entry.lfs is not None else None
+    return TreeFile(path=entry.path, size_bytes=entry.size, oid=entry.blob_id, sha256=sha256)
 
 
 def check_path(path: str, repo_id: str) -> None:

@@ -61,6 +61,13 @@ def moved(files: Iterable[SourceFile], tree: Mapping[str, TreeFile]) -> list[str
     return sorted({*changed, *(now - exported.keys())})
 
 
+def model_files(report: Report) -> list[SourceFile]:
+    """What makes the model: an export's files without the texts that its owner names for calibration, which may lie
+    in folders that nobody lists."""
+    texts = {*report.spec.calibration} - {*SMALL_FILES}
+    return [file for file in report.model.files if file.path not in texts or file.path.endswith(".safetensors")]
+
+
 def source_fingerprint(files: Iterable[SourceFile]) -> str:
     """One hash for the content of everything that an export depends on (64 hex digits)."""
     return _digest(sorted((file.path, file.sha256) for file in files))

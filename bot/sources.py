@@ -6,8 +6,8 @@ asked, gives the directory that the exporter reads. Cheap checks come before any
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from bot.export_process import Progress
 from bot.hubapi import TreeFile
 from bot.plan import small_files
 from bot.publish.card import REPO_ID
+from exporter import calibration_files
 from exporter.errors import InvalidModelDirectory, OutputNotEmpty
 from exporter.spec import ModelRef
 
@@ -27,6 +28,8 @@ class LocalModel:
     directory: Path
     copy_of: ModelRef | None = None
     """The repository and commit that hold the same model, where it is known to be one."""
+    texts: tuple[str, ...] = ()
+    """Files that the owner names for calibration, by their paths in the directory."""
 
     @property
     def ref(self) -> ModelRef:
@@ -45,9 +48,17 @@ class LocalModel:
             wanted = sorted({*small_files(names), *weights})
             for name in wanted:
                 _check_link(self.directory / name)
-            return {name: _listed(self.directory / name) for name in wanted}
+            files = {name: _listed(name, self.directory / name) for name in wanted}
+            texts = {name: _listed(name, calibration_files.find(self.directory, name)) for name in self.texts}
+            return {**files, **texts}
         except OSError as error:
             raise InvalidModelDirectory(f"{self.directory} cannot be read: {error}.") from None
+
+    def with_texts(self, names: Sequence[str]) -> LocalModel:
+        """The same model with calibration texts; raises InvalidCalibration for one that cannot be read."""
+        for name in names:
+            calibration_files.find(self.directory, name)
+        return replace(self, texts=tuple(names))
 
     def fetch(self, show: Callable[[Progress], None]) -> Path:
         return self.directory
@@ -69,8 +80,21 @@ class HubModel:
 
     @property
     def tree(self) -> dict[str, TreeFile]:
-        """The files at the repository's root, by name."""
+        """The files at the repository's root, and calibration texts wherever they lie, by path."""
         return self.resolved.tree
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Files that the owner names for calibration."""
+        return self.resolved.texts
+
+    def with_texts(self, names: Sequence[str]) -> HubModel:
+        """The same model with calibration texts; raises as ``bot.fetch.with_texts``."""
+        if not names:
+            return self
+        return replace(
+            self, resolved=fetch.with_texts(self.resolved, names, endpoint=self.endpoint, token=self.token)
+        )
 
     @property
     def directory(self) -> Path:
@@ -97,9 +121,9 @@ def _check_link(path: Path) -> None:
         raise InvalidModelDirectory(f"{path.parent}: {path.name} is a symbolic link that leads out of it.")
 
 
-def _listed(path: Path) -> TreeFile:
+def _listed(name: str, path: Path) -> TreeFile:
     oid, sha256 = hashes.git_oid_of(path), hashes.sha256_of(path)
-    return TreeFile(path=path.name, size_bytes=path.stat().st_size, oid=oid, sha256=sha256)
+    return TreeFile(path=name, size_bytes=path.stat().st_size, oid=oid, sha256=sha256)
 
 
 def open_model(
@@ -149,7 +173,7 @@ def as_copy_of(source: LocalModel, repo_id: str, *, endpoint: str, token: str | 
     """
     found = fetch.resolve(repo_id, None, endpoint=endpoint, token=token)
     unchanged.check_same_model(source.tree, found.tree, found.repo_id)
-    return LocalModel(source.directory, ModelRef(repo_id=found.repo_id, revision=found.revision))
+    return LocalModel(source.directory, ModelRef(repo_id=found.repo_id, revision=found.revision), source.texts)
 
 
 def check_output(out: Path) -> None:

@@ -2,7 +2,8 @@
 
 stdout carries one JSON object a line: ``{"stage", "backend", "precision", "fraction", "message"}``; a typed
 failure ends with ``{"stage": "error", "error", "exit_code", "message", "remedy"}``. Everything that libraries
-print goes to stderr. The exit status is 0 when at least one cell is good, 3 when none is, else the failure's.
+print goes to stderr. The exit status is 0 when at least one cell is good; when none is, what all failed cells have in
+common (``report.Report.exit_code``) or else 3; a failure of the whole has its own.
 """
 
 from __future__ import annotations
@@ -26,14 +27,13 @@ def main(args: list[str]) -> int:
         from dataclasses import asdict
 
         from exporter import spec
-        from exporter.errors import NoGoodCell
 
         wanted = spec.load(Path(args[0]))  # before torch is imported, which takes seconds
         from exporter.run import export
 
         limit = int(args[4]) if limited else None
         result = export(wanted, Path(args[1]), Path(args[2]), lambda step: say(asdict(step)), memory_limit_bytes=limit)
-        return 0 if result.good_cells else NoGoodCell.exit_code
+        return result.exit_code
 
     return guarded_main(body)
 

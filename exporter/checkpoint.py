@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from exporter import architectures, fit, source, tokenizer, weights
+from exporter import architectures, calibration_files, fit, source, tokenizer, weights
 from exporter.errors import ContextTooLong, CorruptWeights, InvalidModelDirectory
 from exporter.guard import guarded, quiet
 from exporter.rehearsal import one_layer
@@ -60,11 +60,14 @@ class Checkpoint:
     info: ModelInfo
 
 
-def inspect(directory: Path, ref: ModelRef) -> Checkpoint:
+def inspect(directory: Path, ref: ModelRef, calibration: Sequence[str] = ()) -> Checkpoint:
     """Read everything about a model directory except its weights' values.
 
+    Args:
+        calibration: text files that the owner names; their content is part of what the export depends on.
+
     Raises:
-        PtebotError: one subclass per refusal, see exporter/errors.py, exit codes 10 to 18, 26 and 28.
+        PtebotError: one subclass per refusal, see exporter/errors.py, exit codes 10 to 18, 26, 28 and 60.
     """
     files = source.files_of(directory)
     paths = weights.find(files)
@@ -82,6 +85,9 @@ def inspect(directory: Path, ref: ModelRef) -> Checkpoint:
     window = config.sliding_window if "sliding_attention" in layers else None
     used = [*paths, *(files[name] for name in tokenizer.names(files)), files["config.json"]]
     used += [files[name] for name in (weights.INDEX, "generation_config.json") if name in files]
+    listed = {path.name: source.fingerprint(path) for path in used}
+    for name in calibration:
+        listed[name] = replace(source.fingerprint(calibration_files.find(directory, name)), path=name)
     info = ModelInfo(
         name=_name(directory, ref),
         repo_id=ref.repo_id,
@@ -93,7 +99,7 @@ def inspect(directory: Path, ref: ModelRef) -> Checkpoint:
         max_position_embeddings=_positions(config),
         sliding_window=window,
         tied_embedding=shape.tied,
-        files=[source.fingerprint(path) for path in sorted(set(used), key=lambda path: path.name)],
+        files=[listed[name] for name in sorted(listed)],
     )
     return Checkpoint(
         directory=directory,

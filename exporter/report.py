@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
+from exporter.errors import NoGoodCell
 from exporter.spec import ExportSpec
 
 SCHEMA_VERSION = 1
@@ -203,6 +204,15 @@ class Quality:
     texts: list[TextQuality] = field(default_factory=list)
     """Figures for each kind of text; where there are some, those above are over all of their positions."""
     answers: list[Answer] = field(default_factory=list)
+    """A few of those that were compared, the worst first."""
+    answers_total: int = 0
+    """Questions that both answered, greedily."""
+    answers_same: int = 0
+    """Answers of the file that are the original's, token by token."""
+    answers_repeating: int = 0
+    """Answers of the file that fall into repetition where the original's do not."""
+    left_out: list[str] = field(default_factory=list)
+    """What was not measured, or not to its end, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +332,14 @@ class Report:
     @property
     def good_cells(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.status.good]
+
+    @property
+    def exit_code(self) -> int:
+        """The exit status of the export: 0 with a good cell; else the code that all failed cells share, or 3."""
+        if self.good_cells:
+            return 0
+        codes = {cell.exit_code for cell in self.cells if cell.status is Status.FAILED}
+        return next(iter(codes)) or NoGoodCell.exit_code if len(codes) == 1 else NoGoodCell.exit_code
 
 
 _ADAPTER = TypeAdapter(Report)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from exporter import calibration_files
 from exporter.errors import InvalidSpec
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -95,6 +96,8 @@ def parse(data: Any) -> ExportSpec:
         raise InvalidSpec("The spec is not valid: the precision auto needs a budget: max_kl, max_size or both.")
     if "auto" not in spec.precisions and (spec.max_kl is not None or spec.max_size is not None):
         raise InvalidSpec("The spec is not valid: max_kl and max_size are budgets of the precision auto.")
+    if (reason := calibration_files.wrong_list(spec.calibration)) is not None:
+        raise InvalidSpec(f"The spec is not valid: calibration: {reason}.")
     for name, value in spec.bounds.items():
         if not math.isfinite(value):
             raise InvalidSpec(f"The spec is not valid: bounds: {value} of {name} is no bound.")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bot.errors import CellsFailed
+from bot.export_process import nothing_good
 from bot.publish.words import name
-from exporter.errors import NoGoodCell, PtebotError
+from exporter.errors import PtebotError
 from exporter.report import Report, Status
 
 StepStatus = Literal["passed", "partial", "failed", "unchanged", "ignored", "error"]
@@ -51,7 +52,9 @@ def judge(report: Report | None, fail_on: FailOn) -> Ended:
     if bad and fail_on == "any":
         failure = CellsFailed(f"{len(bad)} of {len(report.cells)} failed: {', '.join(map(name, bad))}.")
     elif not good and fail_on != "never":
-        failure = NoGoodCell(f"None of {len(report.cells)} cells has a file that passed; nothing was published.")
+        failure = nothing_good(
+            report, f"None of {len(report.cells)} cells has a file that passed; nothing was published."
+        )
     return Ended(status=status, exit_code=failure.exit_code if failure else 0, failure=failure)
 
 

@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from bot.names import MOST_TOKENS
+from bot.names import LEAST_FILE, MOST_KL, MOST_TOKENS
 from bot.publish.markdown import one_line
 from bot.publish.places import REPO_ID
+from exporter import calibration_files
 
 LEAST_MEMORY = 64 << 20
 """Bytes; less than any Python needs with torch in it, so it can only be a slip of the unit."""
@@ -25,6 +26,7 @@ _UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 _UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
 _UNITS |= {prefix: 1024**power for power, prefix in enumerate("KMGT", 1)}  # 12g as Docker means it
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?P<unit>[A-Za-z]{0,3})")
+_KL = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 _REVISION = re.compile(r"(?!-)(?!.*\.\.)[^\s\x00-\x20\x7f~^:?*\[\\]{1,255}")
 
@@ -156,6 +158,33 @@ def size(value: str, context: Context) -> int:
     if bytes_ < LEAST_MEMORY:
         raise Wrong("that is less than 64MiB")
     return bytes_
+
+
+def budget_size(value: str, context: Context | None = None) -> int:
+    """The most bytes that a written file may have."""
+    found = amount(value)
+    if found < LEAST_FILE:
+        raise Wrong(f"no file has less than {LEAST_FILE // 1000} kB; give a unit, such as 90MB")
+    return found
+
+
+def budget_kl(value: str, context: Context | None = None) -> float:
+    """Nats of mean KL."""
+    if not _KL.fullmatch(value):
+        raise Wrong(f"it is no number of nats such as 0.05{', with a point' if ',' in value else ''}")
+    if not 0 < float(value) <= MOST_KL:
+        raise Wrong(f"it is not above 0 and at most {MOST_KL:g} nats")
+    return float(value)
+
+
+def texts(value: str, context: Context | None = None) -> tuple[str, ...]:
+    """Names of text files below the model's folder, one a line or with commas between them."""
+    found = tuple(part.strip() for part in re.split(r"[,\n]", value) if part.strip())
+    if not found:
+        raise Wrong("it names none")
+    if (reason := calibration_files.wrong_list(found)) is not None:
+        raise Wrong(reason)
+    return found
 
 
 def secret(value: str, context: Context) -> str:

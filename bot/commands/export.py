@@ -10,7 +10,6 @@ import click
 
 from bot.commands.options import build_spec, hub_options, memory_option, output_options, spec_options
 from bot.console import Console
-from exporter.errors import NoGoodCell
 
 
 @click.command(short_help="Make .pte files of a model; publish nothing.")
@@ -39,7 +38,7 @@ def command(
     """Make .pte files of MODEL: a directory that save_pretrained wrote, or an id on the Hub.
 
     Writes report.json and BACKEND/MODEL_BACKEND_PRECISION.pte, all of it or nothing. Exit code 3: no file
-    passed (report.json says why).
+    passed (report.json says why); 61: none is within --max-kl and --max-size.
     """
     from bot import export_process, sources, speed, tables
     from bot.sandbox.call import within
@@ -47,6 +46,7 @@ def command(
 
     source = sources.open_model(model, revision=revision, endpoint=endpoint)
     asked = build_spec(model=source.ref, **spec)
+    source = source.with_texts(asked.calibration)
     out = out or Path("ptebot-out", source.ref.name or str(source.ref.repo_id).rpartition("/")[2])
     if isinstance(source, sources.HubModel):
         export_process.check_spec(asked, on_log=console.log)
@@ -69,6 +69,6 @@ def command(
             console.say(note)
     console.say(f"Written: {out}")
     if not report.good_cells:
-        raise NoGoodCell(
-            f"None of the {len(report.cells)} cells has a file that passed; reasons in {out / 'report.json'}."
+        raise export_process.nothing_good(
+            report, f"None of the {len(report.cells)} cells has a file that passed; reasons in {out / 'report.json'}."
         )

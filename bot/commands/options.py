@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from bot import choices
+from bot.names import CACHES, EMBEDDINGS
+from exporter import calibration_files
 from exporter import spec as specs
 from exporter.errors import InvalidSpec
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
@@ -56,6 +59,38 @@ class Size(click.ParamType):
         except values.Wrong as error:
             reason = f" ({error})" if str(error) else ""
             self.fail(f"{value!r} is no size from 64MiB on, such as 12GiB or 900MB{reason}.", param, ctx)
+
+
+class FileSize(click.ParamType):
+    """The most bytes of a file, as people write sizes; the rules are the Action's."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from bot.action import values
+
+        if isinstance(value, int):
+            return value
+        try:
+            return values.budget_size(str(value).strip())
+        except values.Wrong as error:
+            self.fail(f"{value!r} is no size of a file, such as 90MB{f' ({error})' if str(error) else ''}.", param, ctx)
+
+
+class Nats(click.ParamType):
+    """A mean KL; the rules are the Action's."""
+
+    name = "NATS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from bot.action import values
+
+        if isinstance(value, float):
+            return value
+        try:
+            return values.budget_kl(str(value).strip())
+        except values.Wrong as error:
+            self.fail(f"{value!r}: {error}.", param, ctx)
 
 
 def memory_option(function: F) -> F:
@@ -112,11 +147,37 @@ def spec_options(function: F) -> F:
             help="Which precisions to make.",
         ),
         click.option(
+            "--max-kl",
+            type=Nats(),
+            help=f"With --precision {choices.AUTO}: the smallest file whose mean KL from the model is at most this, "
+            "0.05 for one.",
+        ),
+        click.option(
+            "--max-size",
+            type=FileSize(),
+            help=f"With --precision {choices.AUTO}: the file nearest to the model that is at most this large, "
+            "90MB for one.",
+        ),
+        click.option(
             "--embedding",
-            type=click.Choice(["fp32", "8w"]),
+            type=click.Choice(EMBEDDINGS),
             default="8w",
             show_default=True,
-            help="The input embedding of quantized files.",
+            help="The input embedding of quantized files: int8, int4 or as it is.",
+        ),
+        click.option(
+            "--cache",
+            type=click.Choice(CACHES),
+            default="fp32",
+            show_default=True,
+            help="Values of the KV cache; int8 where the backend has the op.",
+        ),
+        click.option(
+            "--calibration",
+            metavar="FILE",
+            multiple=True,
+            help="A text file of the model's repository or directory that says what the model is used for, by its "
+            "path in there; may be given again.",
         ),
         click.option(
             "--max-seq-len",
@@ -159,18 +220,35 @@ def build_spec(
     attention: str,
     no_rehearse: bool,
     bounds: tuple[tuple[str, float], ...] = (),
+    max_kl: float | None = None,
+    max_size: int | None = None,
+    cache: str = "fp32",
+    calibration: tuple[str, ...] = (),
 ) -> ExportSpec:
-    """The spec that the options of ``spec_options`` ask for; raises InvalidSpec."""
+    """The spec that the options of ``spec_options`` ask for.
+
+    Raises:
+        InvalidSpec: they do not go together; the text names the option.
+    """
     if len(dict(bounds)) != len(bounds):
         raise InvalidSpec("One bound is given twice.")
+    said = {"precisions": precisions, "max_kl": max_kl, "max_size": max_size}
+    try:
+        budget = choices.merge([choices.Layer("the command", said)], choices.option)
+    except choices.Mismatch as error:
+        raise InvalidSpec(f"{error}.", remedy="Give --precision auto and a budget together.") from None
+    if (reason := calibration_files.wrong_list(calibration)) is not None:
+        raise InvalidSpec(f"--calibration {reason}.", remedy="Name files by their paths in the model's folder.")
     return specs.parse(
         {
             "model": {"repo_id": model.repo_id, "revision": model.revision, "name": model.name},
             "backends": backends,
-            "precisions": precisions,
+            **budget,
             "embedding": embedding,
             "max_seq_len": max_seq_len,
             "attention": attention,
+            "cache": cache,
+            "calibration": calibration,
             "rehearse": not no_rehearse,
             "bounds": dict(bounds),
         }

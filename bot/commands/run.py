@@ -14,7 +14,6 @@ from bot.command_line import command_line
 from bot.commands.options import build_spec, hub_options, memory_option, output_options, spec_options
 from bot.console import Console
 from bot.errors import NowhereToPublish
-from exporter.errors import NoGoodCell
 
 if TYPE_CHECKING:
     from bot.job import Job, Outcome
@@ -91,6 +90,7 @@ def command(
         if isinstance(source, sources.LocalModel):
             source = sources.as_copy_of(source, repo_id, endpoint=endpoint, token=token)
     asked = build_spec(model=source.ref, **spec)
+    source = source.with_texts(asked.calibration)
     outcome = run_job(
         console,
         job.Job(
@@ -143,9 +143,12 @@ def run_job(console: Console, asked: Job) -> Outcome:
 
 
 def finish(console: Console, outcome: Outcome) -> None:
-    """Raises NoGoodCell when an export gave nothing to offer."""
-    if outcome.report is not None and not outcome.report.good_cells:
-        raise NoGoodCell(f"None of {len(outcome.report.cells)} cells has a file that passed; nothing was published.")
+    """Raises NoGoodCell, or what all cells failed for, when an export gave nothing to offer."""
+    report = outcome.report
+    if report is not None and not report.good_cells:
+        from bot.export_process import nothing_good
+
+        raise nothing_good(report, f"None of {len(report.cells)} cells has a file that passed; nothing was published.")
 
 
 def tell(console: Console, outcome: Outcome) -> None:

@@ -37,7 +37,7 @@ def command(console: Console, file: Path, model: str, revision: str | None, endp
             [Reads(file), Reads(directory)],
             on_progress=show,
             on_log=console.log,
-            good_exits=(0, NoGoodCell.exit_code),
+            good_exits=(NoGoodCell.exit_code,),
         )
     if found is None:
         raise InvalidPte(f"Nothing could be said of {file}.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from bot import plan
 from bot.errors import CommitConflict, PublishFailed, SourceMoved
 from bot.export_process import OnProgress, Progress
 from bot.publish import decide as steps
@@ -177,7 +178,7 @@ class _Publishing:
     def _step(self, author: str | None) -> Published | None:
         """Look, decide, act; what came of it once nothing is left to do."""
         now = self._host.look(author, self._created)
-        changed = now.moved(self._offer.report.model.files)
+        changed = now.moved(plan.model_files(self._offer.report))
         if changed and not self._acted:
             raise SourceMoved(
                 f"The {now.base} of {now.repo_id} has other content than was exported: {', '.join(changed[:5])}."

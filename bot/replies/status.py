@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bot import plan
 from bot.errors import RevisionNotFound
 from bot.publish import decide, words
 from bot.publish.loop import Host
@@ -89,7 +90,7 @@ def _closed(state: State) -> str | None:
 
 
 def _covers(report: Report, state: State) -> str:
-    moved = state.moved(report.model.files)
+    moved = state.moved(plan.model_files(report))
     if not moved:
         return "They are of the model as it is now."
     more = f" and {len(moved) - 3} more" if len(moved) > 3 else ""

@@ -116,7 +116,7 @@ def test_an_absent_file(tmp_path: Path) -> None:
         ("backends: []\n", "`backends`: at least one name is needed"),
         ("precision: [fp32, 4bit]\n", "`precision`: '4bit' is none of"),
         ("precision: [1]\n", "`precision`: it takes a text"),
-        ("embedding: 4w\n", "`embedding`: Input should be 'fp32' or '8w'"),
+        ("embedding: 2w\n", "`embedding`: Input should be '8w', '4w' or 'fp32'"),
         ("max-seq-len: 0\n", "`max-seq-len`: Input should be greater than or equal to 1"),
         ("max-seq-len: '5'\n", "`max-seq-len`: it takes a whole number"),
         ("max-seq-len: true\n", "`max-seq-len`: it takes a whole number"),
