@@ -14,6 +14,19 @@ from typing import Any
 
 BUDGETS = ("max_kl", "max_size")
 AUTO = "auto"
+FIELDS = (
+    "backends",
+    "precisions",
+    "max_kl",
+    "max_size",
+    "embedding",
+    "cache",
+    "calibration",
+    "max_seq_len",
+    "attention",
+    "bounds",
+)
+"""Fields of ``ExportSpec`` that are chosen outside of it. To add one: a line here, and in each layer that takes it."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from bot import amounts
 from bot.publish.places import DIRECTORY
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
 
@@ -19,7 +20,7 @@ def command_line(spec: ExportSpec) -> str:
     if spec.precisions != DEFAULT_PRECISIONS:
         words += ["--precision", ",".join(spec.precisions)]
     if spec.max_kl is not None:
-        words += ["--max-kl", f"{spec.max_kl:.9f}".rstrip("0").rstrip(".")]
+        words += ["--max-kl", amounts.decimal(spec.max_kl)]
     if spec.max_size is not None:
         words += ["--max-size", str(spec.max_size)]
     if spec.embedding != default.embedding:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
-from bot.action import values
+from bot import amounts
 from bot.names import LEAST_FILE, MOST_KL
 from bot.publish.markdown import one_line
 from bot.triggers.values import MODEL
@@ -92,8 +92,8 @@ def size(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("it takes a size, such as 90MB, or a number of bytes")
     try:
-        return values.budget_size(str(value).strip())
-    except values.Wrong as error:
+        return amounts.file_size(str(value).strip())
+    except ValueError as error:
         raise ValueError(str(error) or "it takes a size, such as 90MB, or a number of bytes") from None
 
 

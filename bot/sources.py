@@ -92,9 +92,7 @@ class HubModel:
         """The same model with calibration texts; raises as ``bot.fetch.with_texts``."""
         if not names:
             return self
-        return replace(
-            self, resolved=fetch.with_texts(self.resolved, names, endpoint=self.endpoint, token=self.token)
-        )
+        return replace(self, resolved=fetch.with_texts(self.resolved, names, endpoint=self.endpoint, token=self.token))
 
     @property
     def directory(self) -> Path:

@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bot import choices
 from bot.action import values
 from bot.action.values import Context, Parse, Wrong
 from bot.errors import InvalidInput
-from bot.names import BACKENDS, PRECISIONS
+from bot.names import BACKENDS, CACHES, EMBEDDINGS, MOST_KL, PRECISIONS
 from bot.publish.markdown import one_line
+from exporter import calibration_files
+from exporter.spec import DEFAULT_PRECISIONS
 
 DEFAULT_CONFIG = ".ptebot.yml"
 DEFAULT_OUTPUT = "ptebot-out"
@@ -63,7 +66,14 @@ class Inputs:
     repo: str | None = None
     backends: tuple[str, ...] | None = None
     precisions: tuple[str, ...] | None = None
-    embedding: Literal["fp32", "8w"] | None = None
+    max_kl: float | None = None
+    """Nats."""
+    max_size: int | None = None
+    """Bytes."""
+    embedding: str | None = None
+    cache: str | None = None
+    calibration: tuple[str, ...] | None = None
+    """Paths below the model's folder, or of the model's repository on the Hub."""
     max_seq_len: int | None = None
     """Tokens."""
     publish: Literal["hub", "github", "none"] = "hub"
@@ -118,6 +128,11 @@ def read(env: Mapping[str, str]) -> Inputs:
             given = ""  # an expression is for the runner to fill in; outside of it there is no token
         if given:
             parsed[one.attribute] = _parsed(one, given, context, env)
+    if (wrong := choices.apart(parsed)) is not None:
+        raise InvalidInput(
+            f"The input `{choices.kebab(wrong[0])}` is given: {wrong[1]}.",
+            remedy=f"Set `precision: {choices.AUTO}`, or leave the budget out.",
+        )
     return Inputs(workspace=context.workspace, **parsed)
 
 
@@ -192,15 +207,45 @@ INPUTS: tuple[Input, ...] = (
     Input(
         name="precision",
         description="Precisions to make, separated by commas or line breaks.",
-        allowed=f"{', '.join(PRECISIONS)}; empty: what the configuration says, else all of them",
+        allowed=f"{', '.join(PRECISIONS)}; empty: what the configuration says, else {', '.join(DEFAULT_PRECISIONS)}",
         parse=values.names(PRECISIONS),
         field="precisions",
     ),
     Input(
+        name="max-kl",
+        description="Quality budget of the precision `auto`: the smallest file with at most this mean KL, in nats.",
+        allowed=f"a number above 0 and at most {MOST_KL:g}, 0.05 for one; empty: what the configuration says",
+        parse=values.nats,
+    ),
+    Input(
+        name="max-size",
+        description="Size budget of the precision `auto`: the file nearest to the model that is at most this large.",
+        allowed="a size such as 90MB, 85MiB or a number of bytes; empty: what the configuration says",
+        parse=values.file_size,
+    ),
+    Input(
         name="embedding",
-        description="The input embedding of quantized files: 8-bit or as it is.",
-        allowed="8w or fp32; empty: what the configuration says, else 8w",
-        parse=values.choice("8w", "fp32"),
+        description="The input embedding of quantized files: 8-bit, 4-bit or as it is.",
+        allowed=f"{', '.join(EMBEDDINGS[:-1])} or {EMBEDDINGS[-1]}; empty: what the configuration says, else 8w",
+        parse=values.choice(*EMBEDDINGS),
+    ),
+    Input(
+        name="cache",
+        description="Values of the KV cache: as computed, or 8-bit where a backend has the op.",
+        allowed=f"{' or '.join(CACHES)}; empty: what the configuration says, else fp32",
+        parse=values.choice(*CACHES),
+    ),
+    Input(
+        name="calibration",
+        description=(
+            "Text files that say what the model is used for, by their paths in the model's folder or repository, "
+            "separated by commas or line breaks: quantization is calibrated and measured on them."
+        ),
+        allowed=(
+            f"at most {calibration_files.MOST_FILES} UTF-8 files of at most {calibration_files.MOST_BYTES >> 20} MiB; "
+            "empty: what the configuration says, else none"
+        ),
+        parse=values.texts,
     ),
     Input(
         name="max-seq-len",

@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from bot.names import LEAST_FILE, MOST_KL, MOST_TOKENS
+from bot import amounts
+from bot.names import MOST_TOKENS
 from bot.publish.markdown import one_line
 from bot.publish.places import REPO_ID
 from exporter import calibration_files
@@ -21,14 +22,11 @@ from exporter import calibration_files
 LEAST_MEMORY = 64 << 20
 """Bytes; less than any Python needs with torch in it, so it can only be a slip of the unit."""
 
-_UNITS = {"": 1, "B": 1}
-_UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
-_UNITS |= {f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", 1)}
-_UNITS |= {prefix: 1024**power for power, prefix in enumerate("KMGT", 1)}  # 12g as Docker means it
-_SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?P<unit>[A-Za-z]{0,3})")
-_KL = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,9})?|\.[0-9]{1,9}", re.ASCII)
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 _REVISION = re.compile(r"(?!-)(?!.*\.\.)[^\s\x00-\x20\x7f~^:?*\[\\]{1,255}")
+
+
+T = TypeVar("T")
 
 
 class Wrong(Exception):
@@ -144,13 +142,16 @@ def tokens(value: str, context: Context) -> int:
     return int(value)
 
 
+def _read(parse: Callable[[str], T], value: str) -> T:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise Wrong(*error.args) from None
+
+
 def amount(value: str) -> int:
     """Bytes, of any number."""
-    found = _SIZE.fullmatch(value)
-    unit = found["unit"].upper() if found else None
-    if found is None or unit not in _UNITS:
-        raise Wrong
-    return int(float(found["number"]) * _UNITS[unit])
+    return _read(amounts.size, value)
 
 
 def size(value: str, context: Context) -> int:
@@ -160,21 +161,14 @@ def size(value: str, context: Context) -> int:
     return bytes_
 
 
-def budget_size(value: str, context: Context | None = None) -> int:
+def file_size(value: str, context: Context | None = None) -> int:
     """The most bytes that a written file may have."""
-    found = amount(value)
-    if found < LEAST_FILE:
-        raise Wrong(f"no file has less than {LEAST_FILE // 1000} kB; give a unit, such as 90MB")
-    return found
+    return _read(amounts.file_size, value)
 
 
-def budget_kl(value: str, context: Context | None = None) -> float:
-    """Nats of mean KL."""
-    if not _KL.fullmatch(value):
-        raise Wrong(f"it is no number of nats such as 0.05{', with a point' if ',' in value else ''}")
-    if not 0 < float(value) <= MOST_KL:
-        raise Wrong(f"it is not above 0 and at most {MOST_KL:g} nats")
-    return float(value)
+def nats(value: str, context: Context | None = None) -> float:
+    """The largest mean KL."""
+    return _read(amounts.nats, value)
 
 
 def texts(value: str, context: Context | None = None) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bot import choices
 from bot.action import inputs
 from bot.action.inputs import Inputs
 from bot.config import Config, Model
 from bot.errors import InvalidInput, NowhereToPublish
-from bot.triggers.request import Ignored, Origin, Request
+from bot.triggers.request import Ignored, Origin, Overrides, Request
 from bot.triggers.select import select
 from exporter import spec as specs
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
@@ -108,17 +109,26 @@ def _work(model: Model, request: Request, given: Inputs) -> Work:
             "model folder of this repository.",
             remedy="Run actions/checkout before, and name the folder as the repository has it; or set `publish: hub`.",
         )
-    asked = request.overrides
-    options = {
-        "backends": asked.backends or given.backends or model.backends or DEFAULT_BACKENDS,
-        "precisions": asked.precisions or given.precisions or model.precisions or DEFAULT_PRECISIONS,
-        "embedding": given.embedding or model.embedding or ExportSpec().embedding,
-        "max_seq_len": asked.max_seq_len or given.max_seq_len or model.max_seq_len,
-        "attention": model.attention or ExportSpec().attention,
-        "bounds": model.bounds,
-    }
+    options = _options(request.overrides, given, model)
     name = _name(model.model, folder, request, given)
     return Work(model=model.model, name=name, label=name, folder=folder, revision=revision, options=options)
+
+
+def _options(asked: Overrides, given: Inputs, model: Model) -> dict[str, Any]:
+    """The fields of the spec, from everybody who says something of them."""
+    layers = [
+        choices.Layer("the event", {name: getattr(asked, name) for name in choices.FIELDS}),
+        choices.Layer("the inputs", {name: getattr(given, name, None) for name in choices.FIELDS}),
+        choices.Layer("the configuration", {name: getattr(model, name) for name in choices.FIELDS}),
+        choices.Layer("ptebot's defaults", {"backends": DEFAULT_BACKENDS, "precisions": DEFAULT_PRECISIONS}),
+    ]
+    try:
+        return choices.merge(layers)
+    except choices.Mismatch as error:
+        raise InvalidInput(
+            f"What is asked for does not go together: {error}.",
+            remedy=f"Give `precision: {choices.AUTO}` and a budget in the same place.",
+        ) from None
 
 
 def _name(model: str, folder: Path | None, request: Request, given: Inputs) -> str:

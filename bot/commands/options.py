@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from bot import choices
+from bot import amounts, choices
 from bot.names import CACHES, EMBEDDINGS
 from exporter import calibration_files
 from exporter import spec as specs
@@ -67,13 +67,11 @@ class FileSize(click.ParamType):
     name = "SIZE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from bot.action import values
-
         if isinstance(value, int):
             return value
         try:
-            return values.budget_size(str(value).strip())
-        except values.Wrong as error:
+            return amounts.file_size(str(value).strip())
+        except ValueError as error:
             self.fail(f"{value!r} is no size of a file, such as 90MB{f' ({error})' if str(error) else ''}.", param, ctx)
 
 
@@ -83,13 +81,11 @@ class Nats(click.ParamType):
     name = "NATS"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from bot.action import values
-
         if isinstance(value, float):
             return value
         try:
-            return values.budget_kl(str(value).strip())
-        except values.Wrong as error:
+            return amounts.nats(str(value).strip())
+        except ValueError as error:
             self.fail(f"{value!r}: {error}.", param, ctx)
 
 

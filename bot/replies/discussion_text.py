@@ -36,9 +36,9 @@ OPERATIONS = {
     "unchanged": "The files are there already",
     "none": "No pull request was opened",
 }
-HUB_KEYS = ("backends", "precision", "max-seq-len")
+HUB_KEYS = tuple(name for name in KEYS if name not in ("model", "revision"))
 """What can be asked for in a discussion: the model and its commit are the repository's."""
-_NAMES = {"backends": "backends", "precisions": "precision", "max_seq_len": "max-seq-len"}
+_NAMES = {KEYS[name].field: name for name in HUB_KEYS}
 
 
 def job(record: JobRecord, parts: Mapping[str, str], *, link: str | None = None) -> str:

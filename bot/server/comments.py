@@ -15,6 +15,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
+from bot import choices
 from bot.errors import HubUnreachable, InvalidConfig
 from bot.fetch import Resolved, resolve
 from bot.hubapi import asking
@@ -196,10 +197,7 @@ def _not_here(asked: Overrides, main: Resolved) -> str | None:
 
 def _options(asked: Overrides) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if asked.backends is not None:
-        found["backends"] = list(asked.backends)
-    if asked.precisions is not None:
-        found["precisions"] = list(asked.precisions)
-    if asked.max_seq_len is not None:
-        found["max_seq_len"] = asked.max_seq_len
+    for name in choices.FIELDS:
+        if (value := getattr(asked, name, None)) is not None:
+            found[name] = list(value) if isinstance(value, tuple) else value
     return found

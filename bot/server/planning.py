@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bot import config, fetch
+from bot import choices, config, fetch
 from bot.config import Config
 from bot.errors import InvalidConfig
 from bot.hubapi import asking, connect
@@ -19,6 +19,7 @@ from bot.publish.loop import Published
 from bot.server.records import JobRecord, State
 from bot.server.settings import Settings
 from exporter import spec as specs
+from exporter.errors import InvalidSpec
 from exporter.spec import ExportSpec
 
 CONFIG = ".ptebot.yml"
@@ -99,14 +100,17 @@ def spec_of(job: JobRecord, found: fetch.Resolved, owners: Config, settings: Set
         return f"{CONFIG} says `enabled: false`"
     if trigger == "comment" and not owners.comments:
         return f"{CONFIG} says `comments: false`"
-    says = {
-        "backends": model.backends or settings.backends,
-        "precisions": model.precisions or settings.precisions,
-        "embedding": model.embedding,
-        "max_seq_len": model.max_seq_len or settings.max_seq_len,
-        "attention": model.attention,
-        "bounds": model.bounds,
-    }
-    wanted = {**{name: value for name, value in says.items() if value is not None}, **asked}
+    layers = [
+        choices.Layer("the request", asked),
+        choices.Layer(CONFIG, {name: getattr(model, name) for name in choices.FIELDS}),
+        choices.Layer("the server's settings", {name: getattr(settings, name, None) for name in choices.FIELDS}),
+    ]
+    try:
+        wanted = choices.merge(layers)
+    except choices.Mismatch as error:
+        raise InvalidSpec(
+            f"What is asked for does not go together: {error}.",
+            remedy=f"Give `precision={choices.AUTO}` and a budget in the same place.",
+        ) from None
     reference = {"repo_id": found.repo_id, "revision": found.revision}
     return specs.parse({**wanted, "model": reference})

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from bot import amounts
 from bot.action import values
 from bot.names import BACKENDS, PRECISIONS
 from bot.publish.places import REPO_ID
@@ -52,6 +53,20 @@ def size(value: Any) -> Any:
         return values.amount(value.strip())
     except values.Wrong:
         raise ValueError("it is no size, such as 12GiB or 900MB") from None
+
+
+def file_size(value: Any) -> Any:
+    """``90MB`` or a number of bytes."""
+    try:
+        return amounts.file_size(str(value).strip()) if isinstance(value, int | str) else value
+    except ValueError as error:
+        raise ValueError(str(error) or "it is no size, such as 90MB") from None
+
+
+def nats(value: Any) -> Any:
+    """A mean KL; a number of TOML is taken as it would be written."""
+    text = amounts.decimal(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return amounts.nats(text.strip()) if isinstance(text, str) else value
 
 
 def secret(value: SecretStr | None) -> SecretStr | None:
@@ -159,6 +174,8 @@ Backends = Annotated[Names, AfterValidator(known(BACKENDS))]
 Precisions = Annotated[Names, AfterValidator(known(PRECISIONS))]
 Seconds = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(seconds)]
 Bytes = Annotated[int, BeforeValidator(size)]
+FileBytes = Annotated[int, BeforeValidator(file_size)]
+Nats = Annotated[float, BeforeValidator(nats)]
 HubAddress = Annotated[str, AfterValidator(hub)]
 Address = Annotated[str, AfterValidator(address_or_none)]
 Database = Annotated[str | None, AfterValidator(database)]

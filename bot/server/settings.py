@@ -16,7 +16,9 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field, PrivateAttr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bot import choices
 from bot.errors import InvalidSettings
+from bot.names import CACHES, EMBEDDINGS
 from bot.sandbox.call import RungName
 from bot.server.setting_values import (
     Accounts,
@@ -24,8 +26,10 @@ from bot.server.setting_values import (
     Backends,
     Bytes,
     Database,
+    FileBytes,
     HubAddress,
     Names,
+    Nats,
     OurSecret,
     Precisions,
     Seconds,
@@ -72,6 +76,14 @@ class Settings(BaseSettings):
     """What is exported where the repository's own configuration and the request say nothing."""
     precisions: Precisions = DEFAULT_PRECISIONS
     """As backends."""
+    max_kl: Nats | None = None
+    """Budget of the precision auto, where that is among precisions: the largest mean KL from the model, in nats."""
+    max_size: FileBytes | None = None
+    """As max_kl: the most bytes of a file."""
+    embedding: Literal[EMBEDDINGS] | None = None  # type: ignore[valid-type]
+    """As backends: the input embedding of quantized files."""
+    cache: Literal[CACHES] | None = None  # type: ignore[valid-type]
+    """As backends: values of the KV cache."""
     max_seq_len: int | None = Field(None, ge=1)
     """As backends; tokens."""
 
@@ -183,11 +195,24 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @model_validator(mode="after")
+    def _budget(self) -> Settings:
+        said = {"precisions": self.precisions, "max_kl": self.max_kl, "max_size": self.max_size}
+        try:
+            choices.merge([choices.Layer("the settings", said)], _setting)
+        except choices.Mismatch as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
     def _on_a_space(self) -> Settings:
         """The Hub serves a Space at https://$SPACE_HOST (https://huggingface.co/docs/hub/spaces-overview)."""
         if self.space_host and not self.public_url:
             object.__setattr__(self, "public_url", f"https://{self.space_host}")
         return self
+
+
+def _setting(field: str) -> str:
+    return f"PTEBOT_{field.upper()}"
 
 
 def load(config: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

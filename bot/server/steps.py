@@ -33,7 +33,7 @@ from bot.server.store import Store
 from bot.sources import HubModel
 from exporter import facts
 from exporter import report as reports
-from exporter.errors import PtebotError
+from exporter.errors import NoGoodCell, PtebotError
 from exporter.report import Report
 from exporter.spec import ExportSpec
 
@@ -80,6 +80,7 @@ class Steps:
         target = self._target(run.job, head.repo_id)
         target.check(dry_run=False)
         end = None
+        head = fetch.with_texts(head, spec.calibration, endpoint=settings.endpoint, token=token)
         try:
             found = target.ask(head.tree, spec, facts.toolchain())
         except SourceMoved as error:
@@ -173,7 +174,7 @@ class Steps:
                 report = assemble.assemble(spec, parts, failed, into)
                 self.store.put_report(run.job.id, "", reports.dumps(report))
                 state = status.judge(report, "never").status
-                end = End(state="failed", reason="no file met its bounds; nothing was offered")
+                end = End(state="failed", reason=_nothing_offered(report))
                 if report.good_cells:
                     offered: Literal["partial", "passed"] = "partial" if state == "partial" else "passed"
                     end = self._offer(run, plan, spec, report, into, offered, held)
@@ -233,9 +234,10 @@ class Steps:
     def _source(self, record: JobRecord, plan: Plan) -> HubModel:
         token = self._read_token(record)
         resolved = fetch.resolve(plan.repo_id, plan.sha, endpoint=self.settings.endpoint, token=token)
-        return HubModel(
+        model = HubModel(
             resolved=resolved, endpoint=self.settings.endpoint, token=token, into=self.settings.data / "models"
         )
+        return model.with_texts(plan.asked.calibration)
 
     def _target(self, record: JobRecord, repo_id: str) -> HubTarget:
         token = self._read_token(record)
@@ -262,6 +264,13 @@ def _of_all(step: Progress, backends: tuple[str, ...], backend: str) -> Progress
     if step.fraction is None:
         return step
     return replace(step, fraction=(backends.index(backend) + step.fraction) / len(backends))
+
+
+def _nothing_offered(report: Report) -> str:
+    """Why; for what all backends failed for alike, such as a budget, with what was found."""
+    error = export_process.nothing_good(report, "no file met its bounds")
+    said = error.what if isinstance(error, NoGoodCell) else f"{error.title}: {error.what.rstrip('.')}"
+    return f"{said}; nothing was offered"
 
 
 def specs_data(spec: ExportSpec) -> dict[str, object]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from bot.names import BACKENDS, PRECISIONS
+from bot import choices
+from bot.names import BACKENDS, CACHES, EMBEDDINGS, PRECISIONS
 from bot.triggers import values
 from bot.triggers.request import Overrides, Verb
 from bot.triggers.values import KEYS, Wrong, quoted
@@ -30,6 +31,13 @@ GRAMMAR = f"""\
 EXPLAINED = f"""\
 - `backends`: one or more of {", ".join(f"`{name}`" for name in BACKENDS)}, separated by commas
 - `precision`: one or more of {", ".join(f"`{name}`" for name in PRECISIONS)}, separated by commas
+- `max-kl`, `max-size`: the budget of the precision `{choices.AUTO}`: the largest mean KL in nats, such as `0.05`, or \
+the most bytes of a file, such as `90MB`
+- `embedding`: the input embedding of quantized files, {", ".join(f"`{name}`" for name in EMBEDDINGS[:-1])} or \
+`{EMBEDDINGS[-1]}`
+- `cache`: values of the KV cache, {" or ".join(f"`{name}`" for name in CACHES)}
+- `calibration`: text files that say what the model is used for, by their paths in the model's folder, separated by \
+commas
 - `max-seq-len`: the context length in tokens
 - `model`: `OWNER/NAME` of the Hub, or a folder of this repository
 - `revision`: a branch, a tag or a commit of the model on the Hub

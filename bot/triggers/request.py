@@ -20,6 +20,14 @@ class Overrides:
     """An id on the Hub, or a folder of the repository."""
     backends: tuple[str, ...] | None = None
     precisions: tuple[str, ...] | None = None
+    max_kl: float | None = None
+    """Nats."""
+    max_size: int | None = None
+    """Bytes."""
+    embedding: str | None = None
+    cache: str | None = None
+    calibration: tuple[str, ...] | None = None
+    """Text files, by their paths below the model."""
     max_seq_len: int | None = None
     revision: str | None = None
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bot import amounts, choices
 from bot.errors import InvalidEvent
-from bot.names import BACKENDS, MOST_TOKENS, PRECISIONS
+from bot.names import BACKENDS, CACHES, EMBEDDINGS, MOST_TOKENS, PRECISIONS
 from bot.triggers.request import Overrides
+from exporter import calibration_files
 
 MODEL = re.compile(
     r"(?=.{1,200}\Z)(?:\./)?(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._][A-Za-z0-9._+-]*"
@@ -22,6 +24,8 @@ MODEL = re.compile(
 """An id on the Hub or a folder of the repository; ``.`` is the repository itself. Nothing leads out of it."""
 REVISION = re.compile(r"(?!.*(?:\.\.|//|/\Z|\.\Z))[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}")
 """A branch, a tag or a commit with a plain name."""
+TEXT = re.compile(r"(?!.*(?:^|/)\.{1,2}(?:/|\Z))[A-Za-z0-9._][A-Za-z0-9._+-]*(?:/[A-Za-z0-9._][A-Za-z0-9._+-]*)*")
+"""A file by a plain path."""
 _TOKENS = re.compile(r"[1-9][0-9]{0,7}")
 _QUOTABLE = re.compile(r"(?![0-9a-f]{7,40}\Z)(?!(?i:gh-))[A-Za-z0-9_,-]{1,40}")
 """Neither markup nor a mention, an address, or what GitHub takes for a commit or an issue."""
@@ -57,6 +61,8 @@ def overrides(given: Mapping[str, str]) -> Overrides:
             found[KEYS[name].field] = KEYS[name].parse(value)
         except Wrong as error:
             raise Wrong(f"{name}: {error}") from None
+    if (wrong := choices.apart(found)) is not None:
+        raise Wrong(f"{choices.kebab(wrong[0])}: {wrong[1]}")
     return Overrides(**found)
 
 
@@ -79,6 +85,34 @@ def _tokens(value: str) -> int:
     return int(value)
 
 
+def _one_of(known: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in known:
+            raise Wrong(f"{quoted(value)} is none of: {', '.join(known)}" if value else "a name is missing")
+        return value
+
+    return parse
+
+
+def _amount(parse: Callable[[str], Any], otherwise: str) -> Callable[[str], Any]:
+    def read(value: str) -> Any:
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise Wrong(str(error) or otherwise) from None
+
+    return read
+
+
+def _texts(value: str) -> tuple[str, ...]:
+    names = tuple(value.split(","))
+    if not all(TEXT.fullmatch(name) for name in names):
+        raise Wrong("it takes files by plain paths below the model's folder, with commas between them")
+    if (reason := calibration_files.wrong_list(names)) is not None:
+        raise Wrong(reason)
+    return names
+
+
 def _model(value: str) -> str:
     if not MODEL.fullmatch(value):
         raise Wrong("it takes OWNER/NAME of the Hub, or a folder of the repository")
@@ -94,6 +128,11 @@ def _revision(value: str) -> str:
 KEYS: dict[str, Key] = {
     "backends": Key("backends", "NAME,...", _names(BACKENDS)),
     "precision": Key("precisions", "NAME,...", _names(PRECISIONS)),
+    "max-kl": Key("max_kl", "NATS", _amount(amounts.nats, "")),
+    "max-size": Key("max_size", "SIZE", _amount(amounts.file_size, "it is no size, such as 90MB")),
+    "embedding": Key("embedding", "NAME", _one_of(EMBEDDINGS)),
+    "cache": Key("cache", "NAME", _one_of(CACHES)),
+    "calibration": Key("calibration", "FILE,...", _texts),
     "max-seq-len": Key("max_seq_len", "TOKENS", _tokens),
     "model": Key("model", "MODEL", _model),
     "revision": Key("revision", "REVISION", _revision),
@@ -117,7 +156,7 @@ def from_json(given: Mapping[str, Any], what: str) -> Overrides:
         key = key_of(name)
         text = _text(value)
         if text is None:
-            raise InvalidEvent(f"The {what} gives {quoted(key)} a value that is no text and no whole number.")
+            raise InvalidEvent(f"The {what} gives {quoted(key)} a value that is no text and no number.")
         if key in texts:
             raise InvalidEvent(f"The {what} gives {quoted(key)} twice.")
         texts[key] = text
@@ -138,4 +177,6 @@ def _text(value: Any) -> str | None:
         value = ",".join(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
         return str(value)
+    if isinstance(value, float) and abs(value) < 1 << 64:
+        return amounts.decimal(value)
     return re.sub(r"\s*,\s*", ",", value.strip()) if isinstance(value, str) and len(value) <= 1000 else None

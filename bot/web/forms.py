@@ -15,9 +15,10 @@ from urllib.parse import unquote, urlsplit
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from bot import amounts, choices
 from bot.errors import HubRefused, HubUnreachable, NotAuthorized, RepoNotFound, UnsafeRepository
 from bot.hubapi import SHA, asking, connect
-from bot.names import BACKENDS, MOST_TOKENS, PRECISIONS
+from bot.names import BACKENDS, CACHES, MOST_KL, MOST_TOKENS, PRECISIONS
 from bot.publish.card import REPO_ID
 from bot.server.records import LIVE, Asked, Asker, JobRecord
 from bot.web.call import JOB_ID, Call
@@ -29,7 +30,19 @@ BACKEND_WORDS = {
     "xnnpack": "phones and laptops, on the processor",
     "openvino": "Intel processors and graphics",
 }
-PRECISION_WORDS = {"fp32": "full precision, large", "8da4w": "int8 activations, int4 weights: small and quick"}
+PRECISION_WORDS = {
+    "fp32": "full precision, large",
+    "8da8w": "int8 weights and activations: a quarter of the size, nearly exact",
+    "8da4w": "int4 weights, calibrated: small and quick",
+    "8da4w-rtn": "int4 weights, rounded to nearest: as small, made sooner, further from the model",
+    "4w": "int4 weights, exact activations",
+    "auto": "4 or 8 bits for each layer, by measurement, within the budget below",
+}
+CACHE_WORDS = {
+    "": "what the model's repository asks for, else as computed",
+    "fp32": "as computed",
+    "int8": "a quarter of the memory, where the backend has the op",
+}
 _ALIASES = {"huggingface.co": {"huggingface.co", "www.huggingface.co", "hf.co"}}
 _NO_MODEL = {"datasets", "spaces", "docs", "papers", "collections", "organizations", "blog", "api"}
 
@@ -42,6 +55,9 @@ class Entered:
     backends: Sequence[str] = ()
     precisions: Sequence[str] = ()
     max_seq_len: str = ""
+    max_kl: str = ""
+    max_size: str = ""
+    cache: str = ""
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -49,8 +65,15 @@ def new(call: Call) -> Response:
     """GET /new: the form, with the server's own choices."""
     settings = call.site.settings
     model = call.query("model")
-    context = str(settings.max_seq_len or "")
-    return _form(call, Entered(model, settings.backends, settings.precisions, context))
+    entered = Entered(
+        model,
+        settings.backends,
+        settings.precisions,
+        max_seq_len=str(settings.max_seq_len or ""),
+        max_kl=amounts.decimal(settings.max_kl) if settings.max_kl else "",
+        max_size=str(settings.max_size or ""),
+    )
+    return _form(call, entered)
 
 
 def submit(call: Call) -> Response:
@@ -62,6 +85,9 @@ def submit(call: Call) -> Response:
         backends=[str(one) for one in call.form.getlist("backends")][:20],
         precisions=[str(one) for one in call.form.getlist("precisions")][:20],
         max_seq_len=_text(call, "max_seq_len"),
+        max_kl=_text(call, "max_kl"),
+        max_size=_text(call, "max_size"),
+        cache=_text(call, "cache"),
     )
     options = _options(entered)
     repo_id = _repo_id(call.site.settings.endpoint, entered)
@@ -145,6 +171,7 @@ def _form(call: Call, entered: Entered, status: int = 200) -> Response:
         entered=entered,
         backends=[(name, BACKEND_WORDS.get(name, "")) for name in BACKENDS],
         precisions=[(name, PRECISION_WORDS.get(name, "")) for name in PRECISIONS],
+        caches=[(name, CACHE_WORDS.get(name, "")) for name in ("", *CACHES)],
         most_tokens=MOST_TOKENS,
     )
 
@@ -165,7 +192,31 @@ def _options(entered: Entered) -> dict[str, Any]:
             entered.errors["max_seq_len"] = f"Give a number of tokens from 1 to {MOST_TOKENS:,}, or leave it empty."
         else:
             options["max_seq_len"] = int(entered.max_seq_len)
+    _budget(entered, options)
+    if entered.cache:
+        if entered.cache not in CACHES:
+            entered.errors["cache"] = f"Choose one of {', '.join(CACHES)}."
+        else:
+            options["cache"] = entered.cache
     return options
+
+
+def _budget(entered: Entered, options: dict[str, Any]) -> None:
+    """The budget of ``auto``, which goes with it and with nothing else."""
+    for name, given, parse, allowed in (
+        ("max_kl", entered.max_kl, amounts.nats, f"a number above 0 and at most {MOST_KL:g}, 0.05 for one"),
+        ("max_size", entered.max_size, amounts.file_size, "a size with its unit, 90MB for one"),
+    ):
+        if given:
+            try:
+                options[name] = parse(given)
+            except ValueError:
+                entered.errors[name] = f"Give {allowed}, or leave it empty."
+    any_given = bool(entered.max_kl or entered.max_size)
+    if choices.AUTO in entered.precisions and not any_given:
+        entered.errors["budget"] = "Give auto a budget: how far from the model its file may be, or how large."
+    if any_given and choices.AUTO not in entered.precisions and not {*choices.BUDGETS} & entered.errors.keys():
+        entered.errors["budget"] = "The budget is for auto, which is not chosen above: choose it, or leave this empty."
 
 
 def _repo_id(endpoint: str, entered: Entered) -> str:
