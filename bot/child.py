@@ -125,7 +125,7 @@ def prepared(args: Sequence[Argument], name: str | None = None) -> Iterator[Star
             elif isinstance(arg, str):
                 start.args.append(arg)
             else:
-                start.args.append(str(room.reading(arg.path)))
+                start.args.append(str(room.reading(arg.path, arg.texts)))
                 start.reads += opened(Path(start.args[-1]))
         yield start
         if user is not None:

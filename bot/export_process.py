@@ -107,7 +107,7 @@ def run_export(
     with _spec_file(spec) as path, _staged(out_dir) as made:
         run_stages(
             "exporter",
-            [path, Reads(model_dir, of), Writes(made), *limit],
+            [path, Reads(model_dir, of, spec.calibration), Writes(made), *limit],
             on_progress=on_progress,
             on_log=on_log,
             good_exits=tuple({cls.exit_code for cls in _ENDS}),

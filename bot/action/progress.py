@@ -24,6 +24,7 @@ TITLES = {
     "rehearse": "Rehearse on one layer",
     "load": "Load the model",
     "reference": "Run the original",
+    "calibrate": "Collect calibration text",
     "quantize": "Prepare",
     "trace": "Prepare",
     "bench": "Measure speed",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from exporter.errors import InvalidCalibration, QualityBudgetNotMet
 from exporter.report import Cell, Report, Status
 
 STAGES = {
     "rehearse": (
         "The whole chain failed on one layer of this architecture, before the weights were loaded. Leave this backend "
         "or precision out, and report it with the log."
+    ),
+    "calibrate": (
+        "Name UTF-8 text files of the model's own folder in `calibration`, with some thousand words, or leave it out; "
+        "ask for `8da4w-rtn`, which calibrates nothing, if the log blames the model."
     ),
     "quantize": "Ask for `fp32`, or another precision; report the model with the log if it is a plain one.",
     "trace": "The architecture does something that torch.export cannot follow. Report it with the log.",
@@ -28,8 +33,20 @@ DAMAGED = (
 )
 
 
+OWN: dict[int | None, str] = {
+    QualityBudgetNotMet.exit_code: (
+        "Allow a larger `max-kl` or `max-size`; the reason names the best that was found, and the report lists all "
+        "that was tried."
+    ),
+    InvalidCalibration.exit_code: STAGES["calibrate"],
+}
+"""Remedy by a failure's own exit code, which says more than its stage."""
+
+
 def of_cell(cell: Cell) -> str:
     """What a person can do; '' where there is nothing to do."""
+    if cell.status is Status.FAILED and cell.exit_code in OWN:
+        return OWN[cell.exit_code]
     if cell.status is Status.FAILED:
         return STAGES.get(cell.failed_stage or "", OTHERWISE)
     return SKIPPED if cell.status is Status.SKIPPED else ""

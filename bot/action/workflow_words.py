@@ -42,6 +42,10 @@ ADVICE: dict[type[PtebotError], str] = {
     exporters.InvalidSpec: "Correct the named input, or the key of the configuration file.",
     exporters.InvalidModelDirectory: "The model has to be config.json, *.safetensors and tokenizer files, as "
     "save_pretrained writes them; check the input `model`, and that the files are checked out.",
+    exporters.InvalidCalibration: "Name UTF-8 text files of the model's own folder or repository in `calibration`, by "
+    "their paths from there, with some thousand words of what the model is used for.",
+    exporters.QualityBudgetNotMet: "Allow a larger `max-kl` or `max-size`; the report lists what was tried, with its "
+    "figures.",
     exporters.NotEnoughMemory: "Use a larger runner, a smaller `max-seq-len`, or fewer `backends` or `precision` in "
     "one job.",
 }
@@ -50,7 +54,7 @@ PHRASES = (
     (re.compile(r"\b([Rr])un the (?:same )?command again"), r"\1un the job again"),
     (re.compile(r"that account's token \(HF_TOKEN\)"), "`hub-token` that account's token"),
     (re.compile(r" \(HF_TOKEN\)"), " as `hub-token`"),
-    (re.compile(r"--(max-seq-len|revision)\b"), r"`\1`"),
+    (re.compile(r"--(max-seq-len|revision|max-kl|max-size|calibration|precision)\b"), r"`\1`"),
     (re.compile(r"--attention\b"), "`attention` in the configuration file"),
     (re.compile(r"Fetch the weights: git lfs pull"), "Give `lfs: true` to actions/checkout"),
     (re.compile(r", or run `git lfs pull`"), ""),

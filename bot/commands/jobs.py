@@ -15,7 +15,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from bot.commands.options import output_options
+from bot.commands.options import asked, asked_options, output_options
 from bot.commands.serve import server_options, settings_of
 from bot.console import Console, clean
 
@@ -130,20 +130,27 @@ def show(
 
 @command.command(short_help="Export the head of a repository's main branch.")
 @click.argument("repo")
+@asked_options
 @server_options
 @output_options
 @click.pass_obj
-def submit(console: Console, repo: str, config: Path | None, data: Path | None, database: str | None) -> None:
-    """Queue an export of what the main branch of REPO (OWNER/NAME) holds now."""
+def submit(
+    console: Console, repo: str, config: Path | None, data: Path | None, database: str | None, **options: Any
+) -> None:
+    """Queue an export of what the main branch of REPO (OWNER/NAME) holds now.
+
+    What is not given is what the repository's .ptebot.yml and the server's settings say.
+    """
     from bot import fetch
     from bot.server.records import Asked, Asker
 
+    wanted = asked(options)
     settings = settings_of(config, data, database)
     token = settings.token.get_secret_value() if settings.token else None
     head = fetch.resolve(repo, None, endpoint=settings.endpoint, token=token)
     with _queue(config, data, database) as queue:
         asker = Asker(trigger="cli", name=getpass.getuser())
-        _tell(console, queue.submit(Asked(repo_id=head.repo_id, sha=head.revision), asker)[0])
+        _tell(console, queue.submit(Asked(repo_id=head.repo_id, sha=head.revision, options=wanted), asker)[0])
 
 
 def _steering(name: str, short: str, text: str) -> None:

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 import click
 
 from bot import amounts, choices
-from bot.names import CACHES, EMBEDDINGS
+from bot.names import BACKENDS, CACHES, EMBEDDINGS, PRECISIONS
 from exporter import calibration_files
 from exporter import spec as specs
-from exporter.errors import InvalidSpec
+from exporter.errors import InvalidSpec, UnknownBackend, UnknownPrecision
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS, ExportSpec, ModelRef
 
 F = TypeVar("F", bound=Callable[..., Any])
+_TOGETHER = "Give --precision auto and a budget together."
 
 
 class Names(click.ParamType):
@@ -124,23 +125,25 @@ def hub_options(function: F) -> F:
     )
 
 
-def spec_options(function: F) -> F:
-    """What to make of the model."""
-    options = (
+def _choices(*, defaults: bool) -> tuple[Callable[[F], F], ...]:
+    """Options of what is made; without defaults, what is not given is left to others."""
+
+    def default(value: Any) -> dict[str, Any]:
+        return {"default": value, "show_default": True} if defaults else {}
+
+    return (
         click.option(
             "--backends",
             type=Names(),
-            default=",".join(DEFAULT_BACKENDS),
-            show_default=True,
             help="Which backends to make files for.",
+            **default(",".join(DEFAULT_BACKENDS)),
         ),
         click.option(
             "--precision",
             "precisions",
             type=Names(),
-            default=",".join(DEFAULT_PRECISIONS),
-            show_default=True,
             help="Which precisions to make.",
+            **default(",".join(DEFAULT_PRECISIONS)),
         ),
         click.option(
             "--max-kl",
@@ -157,16 +160,14 @@ def spec_options(function: F) -> F:
         click.option(
             "--embedding",
             type=click.Choice(EMBEDDINGS),
-            default="8w",
-            show_default=True,
             help="The input embedding of quantized files: int8, int4 or as it is.",
+            **default("8w"),
         ),
         click.option(
             "--cache",
             type=click.Choice(CACHES),
-            default="fp32",
-            show_default=True,
             help="Values of the KV cache; int8 where the backend has the op.",
+            **default("fp32"),
         ),
         click.option(
             "--calibration",
@@ -179,8 +180,47 @@ def spec_options(function: F) -> F:
             "--max-seq-len",
             type=click.IntRange(min=1),
             metavar="TOKENS",
-            help="Context length.  [default: the model's own, at most 2048]",
+            help="Context length.  [default: the model's own, at most 2048]" if defaults else "Context length.",
         ),
+    )
+
+
+def asked_options(function: F) -> F:
+    """What to make of a model, as far as it is not left to its owner's configuration and a server's settings."""
+    for option in reversed(_choices(defaults=False)):
+        function = option(function)
+    return function
+
+
+def asked(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a spec that ``asked_options`` give, as JSON data.
+
+    Raises:
+        UnknownBackend, UnknownPrecision: with the choices.
+        InvalidSpec: they do not go together; the text names the option.
+    """
+    found = {name: value for name, value in given.items() if value not in (None, ())}
+    for name, known, error in (
+        ("backends", BACKENDS, UnknownBackend),
+        ("precisions", PRECISIONS, UnknownPrecision),
+    ):
+        if (wrong := next((one for one in found.get(name, ()) if one not in known), None)) is not None:
+            raise error(f"{choices.option(name)}: {wrong!r} is none of: {', '.join(known)}.")
+    if (apart := choices.apart(found, choices.option)) is not None:
+        raise InvalidSpec(f"{choices.option(apart[0])}: {apart[1]}.", remedy=_TOGETHER)
+    _check_texts(found.get("calibration", ()))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _check_texts(names: tuple[str, ...]) -> None:
+    if (reason := calibration_files.wrong_list(names)) is not None:
+        raise InvalidSpec(f"--calibration {reason}.", remedy="Name files by their paths in the model's folder.")
+
+
+def spec_options(function: F) -> F:
+    """What to make of the model."""
+    options = (
+        *_choices(defaults=True),
         click.option(
             "--attention",
             type=click.Choice(["auto", "custom", "stock"]),
@@ -232,9 +272,8 @@ def build_spec(
     try:
         budget = choices.merge([choices.Layer("the command", said)], choices.option)
     except choices.Mismatch as error:
-        raise InvalidSpec(f"{error}.", remedy="Give --precision auto and a budget together.") from None
-    if (reason := calibration_files.wrong_list(calibration)) is not None:
-        raise InvalidSpec(f"--calibration {reason}.", remedy="Name files by their paths in the model's folder.")
+        raise InvalidSpec(f"{error}.", remedy=_TOGETHER) from None
+    _check_texts(calibration)
     return specs.parse(
         {
             "model": {"repo_id": model.repo_id, "revision": model.revision, "name": model.name},

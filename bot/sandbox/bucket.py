@@ -21,6 +21,7 @@ from bot.sandbox import errand
 from bot.sandbox.call import Argument, Reads, Writes
 from bot.sandbox.errand import Verdict
 from bot.sandbox.places import MOST_ENTRIES, MOST_LEVELS
+from exporter import calibration_files
 from exporter.errors import DiskFull, OutputNotWritable
 from exporter.staging import disk_is_full
 
@@ -42,21 +43,24 @@ class BucketFolder:
         with asking(f"making the bucket {self.bucket}", self._api):
             self._api.create_bucket(self.bucket, private=True, exist_ok=True)
 
-    def send(self, number: int, path: Path) -> None:
-        """Put a file, or the files at the top of a model directory, at ``in/NUMBER/NAME``.
+    def send(self, number: int, path: Path, texts: Sequence[str] = ()) -> None:
+        """Put a file, or what an export reads of a model directory, at ``in/NUMBER/NAME``.
 
         Raises:
-            InvalidModelDirectory: as ``exporter.source.files_of`` says.
+            InvalidModelDirectory, InvalidCalibration: as ``exporter.source.files_of`` and
+                ``exporter.calibration_files.find`` say.
             PtebotError: as the Hub answers.
         """
         place = f"{self.inputs}/{number}/{path.name}"
         if path.is_dir():
             from exporter import source  # imports transformers, which takes seconds
 
-            files = [(file.resolve(), f"{place}/{name}") for name, file in source.files_of(path).items()]
+            found = {name: file.resolve() for name, file in source.files_of(path).items() if not name.startswith(".")}
+            found |= {name: calibration_files.find(path, name) for name in texts}
+            files = [(file, f"{place}/{name}") for name, file in found.items()]
         else:
             files = [(path, place)]
-        add: list[tuple[str | Path | bytes, str]] = [(file, name) for file, name in files if not name.startswith(".")]
+        add: list[tuple[str | Path | bytes, str]] = list(files)
         with asking(f"sending {len(add)} files to the bucket {self.bucket}", self._api):
             self._api.batch_bucket_files(self.bucket, add=add)
 

@@ -27,6 +27,8 @@ class Reads:
     of: ModelRef | None = None
     """The repository and commit on the Hub that hold the same model, where there is one: a machine that has them at
     hand need not be sent the directory."""
+    texts: tuple[str, ...] = ()
+    """Of a model directory, the owner's calibration texts: files that may lie below its top."""
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ class ContainerExecutor(ABC):
             words = [call.module]
             for arg in call.args:
                 if isinstance(arg, Reads):
-                    words.append(f"{INPUTS}/{folder.stage(arg.path.absolute())}")
+                    words.append(f"{INPUTS}/{folder.stage(arg.path.absolute(), arg.texts)}")
                 else:
                     words.append(arg if isinstance(arg, str) else f"{OUTPUTS}/{arg.path.name}")
             mounts = [

@@ -46,6 +46,8 @@ class Word:
     """Of an inline file, in base64."""
     deliver: str = ""
     """Where what was written is copied to when the run has ended; '': it is written in its place."""
+    texts: Sequence[str] = ()
+    """As ``Reads.texts``."""
 
 
 def inline(path: Path) -> Word | None:

@@ -121,7 +121,7 @@ class HFJobsExecutor:
                 words.append(Word(kind="write", value=arg.path.name, deliver=place))
             elif on_the_hub(arg) and arg.of is not None:
                 place = f"{MODELS}/{number}"
-                words.append(Word(kind="read", value=place))
+                words.append(Word(kind="read", value=place, texts=arg.texts))
                 volumes.append(
                     Volume(
                         type="model",
@@ -132,7 +132,8 @@ class HFJobsExecutor:
                     )
                 )
             else:
-                words.append(errand.inline(arg.path) or Word(kind="read", value=f"{INPUTS}/{number}/{arg.path.name}"))
+                there = Word(kind="read", value=f"{INPUTS}/{number}/{arg.path.name}", texts=arg.texts)
+                words.append(errand.inline(arg.path) or there)
         return words, volumes
 
     def _folder(self, name: str, run: str) -> BucketFolder:
@@ -143,7 +144,7 @@ class HFJobsExecutor:
         folder.remove()
         for number, arg in enumerate(call.args):
             if isinstance(arg, Reads) and to_send(arg):
-                folder.send(number, arg.path)
+                folder.send(number, arg.path, arg.texts)
 
     def _mounts(self, folder: BucketFolder, call: Call) -> list[Volume]:
         mounts = []

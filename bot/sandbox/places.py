@@ -13,11 +13,13 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from bot.errors import OutputNotTrusted, SandboxUnavailable
 from bot.sandbox import privileges
 from bot.sandbox.privileges import User
+from exporter import calibration_files
 from exporter.errors import DiskFull, OutputNotWritable
 from exporter.staging import disk_is_full
 
@@ -41,8 +43,8 @@ class Room:
         for folder in self._folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def reading(self, path: Path) -> Path:
-        """Where the child reads ``path``, a file or a directory.
+    def reading(self, path: Path, texts: Sequence[str] = ()) -> Path:
+        """Where the child reads ``path``, a file or a directory; of a directory, ``texts`` below its top too.
 
         Raises:
             InvalidModelDirectory: as ``exporter.source.files_of`` says; a link that leads out of it, for one.
@@ -53,11 +55,11 @@ class Room:
             real = path.resolve(strict=True)
         except (OSError, RuntimeError):
             return path  # the child says that there is no such file
-        if _in_reach(self._user, real):
+        if _in_reach(self._user, real, texts):
             return real if real.name == path.name else path
         try:
             target = self._folder(real, "in") / path.name
-            stage(real, target)
+            stage(real, target, texts)
         except OSError as error:
             if disk_is_full(error):
                 raise DiskFull(
@@ -114,11 +116,12 @@ def take(user: User, written: Path, path: Path) -> None:
         raise OutputNotWritable(f"{path} cannot take the output: {error.strerror}.") from None
 
 
-def stage(real: Path, target: Path) -> None:
+def stage(real: Path, target: Path, texts: Sequence[str] = ()) -> None:
     """Put a file, or the files at the top of a model directory, at ``target``, where every user may read them.
 
     Raises:
         InvalidModelDirectory: as ``exporter.source.files_of`` says.
+        InvalidCalibration: as ``exporter.calibration_files.find`` says of one of ``texts``.
         OSError: there is no room, or something cannot be read.
     """
     if not real.is_dir():
@@ -130,6 +133,14 @@ def stage(real: Path, target: Path) -> None:
     for name, file in _files_of(real).items():
         if not name.startswith("."):
             _stage_file(file.resolve(), target / name)
+    for name in texts:
+        file = target
+        for part in name.split("/")[:-1]:
+            file /= part
+            file.mkdir(mode=0o755, exist_ok=True)
+            file.chmod(0o755)
+        if not (target / name).exists():
+            _stage_file(calibration_files.find(real, name), target / name)
 
 
 def _stage_file(real: Path, target: Path) -> None:
@@ -189,13 +200,14 @@ def _may_enter(user: User, folder: Path) -> bool:
     return all(privileges.allowed(user, above.stat(), 1) for above in (folder, *folder.parents))
 
 
-def _in_reach(user: User, real: Path) -> bool:
-    """Whether the user can read a file, or the files at the top of a model directory, and change none of it."""
+def _in_reach(user: User, real: Path, texts: Sequence[str] = ()) -> bool:
+    """Whether the user can read a file, or what an export reads of a model directory, and change none of it."""
     if not _may_enter(user, real.parent):
         return False
     if not real.is_dir():
         return real.is_file() and _readable(user, real)
     files = [path.resolve() for path in _files_of(real).values()]
+    files += [calibration_files.find(real, name) for name in texts]
     return _readable(user, real) and all(_may_enter(user, path.parent) and _readable(user, path) for path in files)
 
 

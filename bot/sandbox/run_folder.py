@@ -14,6 +14,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class RunFolder:
         except OSError:
             return None
 
-    def stage(self, path: Path) -> str:
+    def stage(self, path: Path, texts: Sequence[str] = ()) -> str:
         """Put a file or a model directory within the container's reach; its place below ``in``.
 
         What does not exist is not there in the container either, and the module says so.
@@ -96,7 +97,7 @@ class RunFolder:
         except (OSError, RuntimeError):
             return place
         try:
-            places.stage(real, target)
+            places.stage(real, target, texts)
         except OSError as error:
             if disk_is_full(error):
                 raise DiskFull(f"{path} cannot be copied for the container: {error.strerror}.") from None

@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class SharedRoom:
         for folder in self._folders:
             remove(folder)
 
-    def reading(self, path: Path) -> Path:
+    def reading(self, path: Path, texts: Sequence[str] = ()) -> Path:
         """Where the child reads ``path``, a file or a directory: there."""
         return path.absolute()
 

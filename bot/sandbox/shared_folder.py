@@ -56,7 +56,7 @@ class CallFolder:
                     folder.mkdir()
                     folder.chmod(0o755)
                     with suppress(FileNotFoundError):  # then it is not there either, and the module says so
-                        places.stage(arg.path.resolve(strict=True), folder / arg.path.name)
+                        places.stage(arg.path.resolve(strict=True), folder / arg.path.name, arg.texts)
         except OSError as error:
             if disk_is_full(error):
                 raise DiskFull(f"{self.path} cannot take the input: {error.strerror}.") from None
@@ -72,7 +72,7 @@ class CallFolder:
             elif isinstance(arg, Writes):
                 words.append(Word(kind="write", value=f"{outputs}/{number}/{arg.path.name}"))
             else:
-                words.append(Word(kind="read", value=f"{inputs}/{number}/{arg.path.name}"))
+                words.append(Word(kind="read", value=f"{inputs}/{number}/{arg.path.name}", texts=arg.texts))
         return words
 
     def written(self) -> list[tuple[str, int]]:
