@@ -1,4 +1,4 @@
-"""What an eager model says to prompts: token ids in, token ids out, many prompts at once.
+"""What an eager model says: to prompts, many at once (token ids in and out), and of a text (logits).
 
 Stage: whenever text of the model's own is wanted. The model's generation config comes from its repository and has no
 say here: penalties, beams and forced tokens would make other text than the model's.
@@ -6,6 +6,7 @@ say here: penalties, beams and forced tokens would make other text than the mode
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
 
 import torch
@@ -57,6 +58,14 @@ def generate(
     finally:
         model.generation_config = kept
     return found
+
+
+def last_logits(model: PreTrainedModel, ids: torch.Tensor, keep: int) -> torch.Tensor:
+    """Logits [keep, vocab] float32 of the last positions of ``ids`` [1, T], from one forward pass without a cache."""
+    with torch.no_grad():
+        if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
+            return model(ids, use_cache=False, logits_to_keep=keep).logits[0].float()
+        return model(ids, use_cache=False).logits[0, -keep:].float().clone()
 
 
 def _padded(prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

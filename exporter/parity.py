@@ -9,7 +9,6 @@ the end of the context; then the first text is replayed.
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import torch
 
 from exporter import bounds
 from exporter.backends import ShapePolicy
+from exporter.generation import last_logits
 from exporter.report import Comparison, Parity, Quality, TextUsed
 from exporter.schedule import BUDGET_SECONDS, CONTEXT_END, END_TOKENS, Pace, Step, feed, passes, within
 from exporter.tally import Tally, finite
@@ -36,15 +36,8 @@ class Reference:
 
 def reference(model: Any, texts: list[Text], end: Text) -> Reference:
     """Run the eager model over every text without a cache."""
-    logits = {}
-    with torch.no_grad():
-        for text in texts:
-            logits[text.name] = model(text.ids, use_cache=False).logits[0].float()
-        keep = min(END_TOKENS, end.ids.shape[1])
-        if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
-            logits[end.name] = model(end.ids, use_cache=False, logits_to_keep=keep).logits[0].float()
-        else:
-            logits[end.name] = model(end.ids, use_cache=False).logits[0, -keep:].float().clone()
+    logits = {text.name: last_logits(model, text.ids, text.ids.shape[1]) for text in texts}
+    logits[end.name] = last_logits(model, end.ids, min(END_TOKENS, end.ids.shape[1]))
     return Reference(texts=texts, end=end, logits=logits)
 
 

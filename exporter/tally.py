@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
-
-_ROWS = 32
-"""Rows that are widened to float64 at once: 32 of 150,000 logits are 40 MB."""
 
 
 def finite(value: float) -> float:
@@ -24,6 +22,9 @@ def finite(value: float) -> float:
 @dataclass
 class Tally:
     """Sums over compared positions of one output against one reference; all in float64."""
+
+    ROWS: ClassVar[int] = 32
+    """Rows that are widened to float64 at once: 32 of 150,000 logits are 40 MB."""
 
     positions: int = 0
     max_difference: float = 0.0
@@ -40,8 +41,8 @@ class Tally:
 
     def add(self, output: torch.Tensor, expected: torch.Tensor, targets: torch.Tensor) -> None:
         """Add rows: output and expected [N, vocab]; targets [<= N] are the tokens that follow the first rows."""
-        for first in range(0, len(output), _ROWS):
-            out, ref = output[first : first + _ROWS].double(), expected[first : first + _ROWS].double()
+        for first in range(0, len(output), self.ROWS):
+            out, ref = output[first : first + self.ROWS].double(), expected[first : first + self.ROWS].double()
             self.positions += len(out)
             difference = (out - ref).abs().max().item()
             self.max_difference = max(self.max_difference, difference if math.isfinite(difference) else math.inf)
@@ -56,7 +57,7 @@ class Tally:
             divergence = rows.sum().item()
             self.kl += divergence if math.isfinite(divergence) else math.inf
             self.agreeing += int((out.argmax(-1) == ref.argmax(-1)).sum().item())
-            wanted = targets[first : first + _ROWS]
+            wanted = targets[first : first + self.ROWS]
             if len(wanted):
                 index = torch.arange(len(wanted))
                 self.nll -= log_out[index, wanted].sum().item()
