@@ -36,6 +36,8 @@ class Calibration:
     held_out: list[torch.Tensor]
     """[1, T] int64 each: of the same sources, for choices between assignments; no statistics are taken on it."""
     used: CalibrationUsed
+    notes: list[str] = field(default_factory=list)
+    """What a person should know: a model that wrote nothing of use, an owner's text that is all judged on."""
 
 
 @dataclass(frozen=True, kw_only=True)
