@@ -7,7 +7,6 @@ from token ids to its logits. The conversion proves itself first: the float32 fi
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -122,7 +121,6 @@ class Llama:
             "format": wanted,
             "ids": None if ids is None else str(ids),
             "out": str(out),
-            "threads": os.cpu_count() or 1,
         }
         done = subprocess.run(
             [self._python, _WORKER],

@@ -56,7 +56,9 @@ def logits(file: Path, ids: dict[str, np.ndarray], out: Path, threads: int) -> N
 
 def main() -> int:
     asked = json.load(sys.stdin)
-    base, file, threads = Path(asked["base"]), Path(asked["file"]), int(asked["threads"])
+    base, file = Path(asked["base"]), Path(asked["file"])
+    # llama.cpp's threads wait for each other in a busy loop, which on a crowded machine takes all there is.
+    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
     if asked["format"] != "F32" and not file.exists():
         quantize(base, file, asked["format"], threads)
     if asked["ids"]:
