@@ -207,7 +207,7 @@ def test_gguf_file_has_every_tensor_and_token(tmp_path: Path) -> None:
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     tensors = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
     assert sum(one.numel() for one in tensors.values()) == sum(one.numel() for one in model.parameters())
-    assert torch.equal(tensors["token_embd.weight"], model.get_input_embeddings().weight)
+    assert torch.equal(tensors["token_embd.weight"], model.model.embed_tokens.weight)
     assert torch.equal(tensors["blk.3.ffn_down.weight"], model.model.layers[3].mlp.down_proj.weight)
     assert not torch.equal(tensors["blk.0.attn_q.weight"], model.model.layers[0].self_attn.q_proj.weight)
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
