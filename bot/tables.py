@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bot.console import Console, clean
+from bot.publish import words
 from bot.speed import Speeds
 from exporter.report import Cell, Comparison, Report, Status
 
@@ -16,6 +17,8 @@ STATUS_STYLE = {Status.FAILED: "bold red", Status.SKIPPED: "yellow"}
 def show(console: Console, report: Report) -> None:
     """The table, then the remarks."""
     console.say(cells(report))
+    if (found := quality(report)) is not None:
+        console.say(found)
     for line in remarks(report):
         console.say(line)
 
@@ -42,6 +45,24 @@ def cells(report: Report) -> Table:
     return table
 
 
+def quality(report: Report) -> Table | None:
+    """Each file beside its original, on each kind of text; None where no kind was measured by itself."""
+    table = Table(title="what quantization costs", title_justify="left")
+    for heading in ("file", "text", "perplexity", "KL, mean", "KL, 99th percentile", "same top token"):
+        table.add_column(heading, justify="left" if heading in ("file", "text") else "right")
+    for cell in report.good_cells:
+        for number, one in enumerate(cell.quality.texts if cell.quality is not None else []):
+            table.add_row(
+                clean(words.name(cell)) if number == 0 else "",
+                clean(words.TEXTS.get(one.name, one.name)),
+                f"{words.perplexity(one.perplexity_full)} → {words.perplexity(one.perplexity)}",
+                words.nats(one.kl_mean),
+                words.nats(one.kl_p99),
+                words.share(one.top1_agreement),
+            )
+    return table if table.row_count else None
+
+
 def remarks(report: Report) -> list[str]:
     """What the table has no room for: why a cell has no file, and notes on those that have one."""
     lines = []
@@ -52,6 +73,8 @@ def remarks(report: Report) -> list[str]:
             lines.append(f"{name}: {cell.status.value}{stage}: {cell.reason}")
         if cell.quality is not None and cell.quality.verdict != "faithful":
             lines.append(f"{name}: {cell.quality.words}")
+        if told := words.repeating(cell):
+            lines.append(f"{name}: {told}")
         lines.extend(f"{name}: {note}" for note in cell.notes)
     return lines
 
@@ -111,5 +134,5 @@ def _parity(cell: Cell) -> str:
 def _quality(cell: Cell) -> str:
     if cell.quality is None:
         return ""
-    quality = cell.quality
-    return f"{quality.verdict}: {quality.top1_agreement:.1%} same top token, KL {quality.kl_mean:.3g}"
+    cost = cell.quality
+    return f"{cost.verdict}: {words.share(cost.top1_agreement)} same top token, KL {words.nats(cost.kl_mean)}"

@@ -17,6 +17,8 @@ from exporter.report import Cell, Figure, Report
 MOST_BARS = 16
 MOST_DECADES = 6.0
 """Where the parity plot ends: a figure of zero would be endlessly far below its bound."""
+MOST_KL = 1e4
+"""Where a bar ends at the latest."""
 WIDTH, BAR_HEIGHT, FRAME_HEIGHT = 720, 34, 84
 """Pixels; a summary's column on GitHub is about 740 wide."""
 COLOUR = "#8b5cf6"
@@ -38,6 +40,17 @@ def parity(report: Report) -> str:
     """How far each file stays below its bound: powers of ten, 0 at the bound, of the figure that the table shows."""
     found = [(cell, room) for cell in report.cells if (room := headroom(cell)) is not None]
     return _chart("Parity: powers of ten below the bound (longer is better)", found)
+
+
+def costs(report: Report) -> str:
+    """KL of each file from the original, the smallest file first, so that the bars fall where bytes buy quality."""
+    cells = [cell for cell in report.good_cells if cell.size_bytes and cell.quality is not None]
+    found = [(cell, kl) for cell in cells if cell.quality is not None and math.isfinite(kl := cell.quality.kl_mean)]
+    found.sort(key=lambda one: one[0].size_bytes or 0)
+    small = max((kl for _, kl in found), default=0.0) < 1
+    unit, factor = ("thousandths of a nat", 1e3) if small else ("nats", 1.0)
+    title = f"KL from the original in {unit}, smallest file first (shorter is better)"
+    return _chart(title, [(cell, min(max(kl, 0.0) * factor, MOST_KL)) for cell, kl in found])
 
 
 def headroom(cell: Cell) -> float | None:

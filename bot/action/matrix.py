@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from bot.action import remedies
-from bot.publish import markdown, words
+from bot.publish import markdown, quality, words
 from bot.publish.markdown import code, text
 from bot.speed import Speed
 from exporter.report import Cell, Comparison, Figure, Report, Status
@@ -66,6 +66,7 @@ def cautions(report: Report) -> str:
     """Files that run as they should and have lost much of the model; '' where there are none."""
     lost = [cell for cell in report.good_cells if cell.quality is not None and cell.quality.verdict != "faithful"]
     lines = [f"- {code(words.name(cell))}: {prose(cell.quality.words)}" for cell in lost if cell.quality is not None]
+    lines += quality.repeating(report)
     if any(words.damaged(cell) for cell in lost):
         lines.append(f"\n{remedies.DAMAGED}")
     return "\n".join(lines)
@@ -101,6 +102,7 @@ def _row(cell: Cell, speeds: Speeds | None) -> list[str]:
     if speeds:
         row += [f"{speed.prefill:,.1f}", f"{speed.decode:,.1f}"] if speed else ["–", "–"]
     name = f"**{text(cell.backend, 60)}**&nbsp;{code(cell.precision, 40)}"
+    name += f"<br><sub>KV cache {code(cell.cache, 40)}</sub>" if cell.cache != "fp32" else ""
     return [name, *(_unbroken(one) for one in row)]
 
 
@@ -142,9 +144,11 @@ def _quality(cell: Cell) -> str:
         return "none" if cell.parity is not None and cell.status.good else "–"
     cost = cell.quality
     verdict = VERDICTS.get(cost.verdict) or text(cost.verdict, 40)
+    tail = "" if cost.kl_p99 is None else f", 99% below {words.nats(cost.kl_p99)}"
+    perplexity = f"{words.perplexity(cost.perplexity_full)} → {words.perplexity(cost.perplexity)}"
     return (
-        f"{verdict}<br><sub>perplexity {cost.perplexity_full:.2f} → {cost.perplexity:.2f}<br>"
-        f"same top token {cost.top1_agreement:.1%}</sub>"
+        f"{verdict}<br><sub>perplexity {perplexity}<br>"
+        f"same top token {words.share(cost.top1_agreement)}<br>KL {words.nats(cost.kl_mean)}{tail}</sub>"
     )
 
 

@@ -20,13 +20,15 @@ from bot.action.status import MEANINGS, Ended
 from bot.console import describe
 from bot.publish.markdown import one_line
 from exporter.errors import PtebotError
-from exporter.report import Cell, Comparison, Report
+from exporter.report import Cell, Comparison, Quality, Quantization, Report
 
 if TYPE_CHECKING:
     from bot.publish.loop import Published
 
 MAX_RESULT = 400_000
 """Characters of ``result``. GitHub takes 1 MB for all outputs of a job, counted in UTF-16."""
+MOST_TEXTS = 8
+"""Kinds of text of a cell; the exporter knows four."""
 MAX_VALUE = 2000
 """Characters of any other output."""
 RESULT_VERSION = 1
@@ -235,17 +237,49 @@ def _cell(cell: Cell, place: Place) -> dict[str, Any]:
             "positions": cell.parity.positions,
             "comparisons": [_comparison(item) for item in cell.parity.comparisons],
         },
-        "quality": None
-        if cell.quality is None
-        else {
-            "verdict": cell.quality.verdict,
-            "perplexity": cell.quality.perplexity,
-            "perplexity_full": cell.quality.perplexity_full,
-            "top1_agreement": cell.quality.top1_agreement,
-            "kl_mean": cell.quality.kl_mean,
-        },
+        "quality": None if cell.quality is None else _quality(cell.quality),
+        "quantization": None if cell.quantization is None else _quantization(cell.quantization),
+        "cache": cell.cache,
         "seconds": round(sum(cell.seconds.values()), 3),
         "peak_rss_bytes": cell.peak_rss_bytes,
+    }
+
+
+def _quality(cost: Quality) -> dict[str, Any]:
+    """Figures over all text, then by kind of text; what was not measured is null."""
+    return {
+        "verdict": cost.verdict,
+        "perplexity": cost.perplexity,
+        "perplexity_full": cost.perplexity_full,
+        "top1_agreement": cost.top1_agreement,
+        "kl_mean": cost.kl_mean,
+        "kl_p99": cost.kl_p99,
+        "texts": [
+            {
+                "name": one.name,
+                "positions": one.positions,
+                "perplexity": one.perplexity,
+                "perplexity_full": one.perplexity_full,
+                "top1_agreement": one.top1_agreement,
+                "kl_mean": one.kl_mean,
+                "kl_p99": one.kl_p99,
+            }
+            for one in cost.texts[:MOST_TEXTS]
+        ],
+        "answers": {
+            "total": cost.answers_total,
+            "same": cost.answers_same,
+            "repeating": cost.answers_repeating,
+        },
+    }
+
+
+def _quantization(made: Quantization) -> dict[str, Any]:
+    return {
+        "algorithm": made.algorithm,
+        "parameters": made.parameters,
+        "calibration_sha256": made.calibration.sha256 if made.calibration is not None else None,
+        "tried": len(made.tried),
     }
 
 

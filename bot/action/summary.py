@@ -14,7 +14,7 @@ from pathlib import Path
 from bot.action import charts, matrix
 from bot.action.matrix import Speeds, duration, prose
 from bot.action.status import Ended
-from bot.publish import markdown, words
+from bot.publish import markdown, quality, quality_made, words
 from bot.publish.loop import Preview, Published
 from bot.publish.markdown import code, text
 from exporter.errors import PtebotError
@@ -129,7 +129,11 @@ def _parts(story: Story) -> Iterable[Part]:
     yield Part(_next(story))
     if report is not None:
         yield Part(charts.sizes(report), 4, "the plot of sizes")
+        yield Part(charts.costs(report), 4, "the plot of what quantization costs")
         yield Part(charts.parity(report), 4, "the plot of parity")
+        yield _details("What quantization costs, by kind of text", quality.by_kind(report), 5)
+        yield _details("Answers beside the original's", quality.answers(report), 6)
+        yield _details("How the weights were made smaller", quality_made.making(report), 6)
     if story.published is not None and story.published.preview is not None:
         yield from _preview(story.published.preview, bool(story.published.pr_url))
     if report is not None:
@@ -272,8 +276,7 @@ def _section(heading: str, body: str, rank: int) -> Part:
 
 
 def _details(heading: str, body: str, rank: int) -> Part:
-    whole = f"<details><summary>{heading}</summary>\n\n{body}\n\n</details>" if body else ""
-    return Part(whole, rank, f"“{heading}”")
+    return Part(markdown.details(heading, body), rank, f"“{heading}”")
 
 
 def _alert(kind: str, *lines: str) -> str:

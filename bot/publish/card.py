@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from bot.publish import words
-from bot.publish.markdown import SAFE_PATH, address, block, code, link, one_line, table, text
+from bot.publish import quality, quality_made, words
+from bot.publish.markdown import SAFE_PATH, address, block, code, details, link, one_line, table, text
 from bot.publish.places import FOLDER, REPO_ID, Place
 from bot.publish.splice import BEGIN, END
 from exporter.report import Cell, Report
@@ -43,6 +43,7 @@ def section(report: Report, *, command: str, place: Place) -> str:
         files_table(report, place),
         *_advice(report, place),
         *_missing(report),
+        *_quality(report),
         "### How to run it",
         *_running(report, place),
         "### Compatibility",
@@ -61,24 +62,31 @@ def files_table(report: Report, place: Place | None) -> str:
     rows = []
     for cell in report.good_cells:
         path = f"{FOLDER}/{cell.file}"
-        verdict = ""
-        if cell.quality is not None:
-            known = words.VERDICT_WORDS.get(cell.quality.verdict)
-            verdict = f"; {known if known else text(cell.quality.verdict)}"
         rows.append(
             [
                 text(cell.title) if cell.title else code(cell.backend),
-                code(cell.precision),
+                precision(cell),
                 _link(place, cell) if place else code(path),
                 words.size(cell.size_bytes),
+                cost(cell),
                 words.delegation(cell),
                 text(words.parity(cell)),
-                text(words.quality(cell)) or "none",
-                words.STATUS_WORDS[cell.status] + verdict,
+                words.STATUS_WORDS[cell.status],
             ]
         )
-    header = ["Backend", "Precision", "File", "Size", "Delegation", "Parity", "Cost of quantization", "Status"]
+    header = ["Backend", "Precision", "File", "Size", "Quantization", "Delegation", "Parity", "Status"]
     return table(header, rows)
+
+
+def precision(cell: Cell) -> str:
+    """The precision, and the cache's where that is rounded too."""
+    return code(cell.precision) + (f", KV cache {code(cell.cache, 40)}" if cell.cache != "fp32" else "")
+
+
+def cost(cell: Cell) -> str:
+    """The verdict in words, with the figure that says most."""
+    told = quality.verdict(cell)
+    return told if cell.quality is None else f"{told} (KL {words.nats(cell.quality.kl_mean)})"
 
 
 def _link(place: Place, cell: Cell) -> str:
@@ -100,7 +108,8 @@ def missing_list(report: Report) -> list[str]:
 def quality_notes(report: Report) -> list[str]:
     """A line for each thing to say of quantized files that are not faithful, naming the files."""
     poor = [c for c in report.good_cells if c.quality is not None and c.quality.verdict != "faithful"]
-    return _grouped((cell.quality.words, cell) for cell in poor if cell.quality is not None)
+    said = _grouped((cell.quality.words, cell) for cell in poor if cell.quality is not None)
+    return [*said, *quality.repeating(report)]
 
 
 def _grouped(said: Iterable[tuple[str, Cell]]) -> list[str]:
@@ -135,7 +144,8 @@ def _advice(report: Report, place: Place) -> list[str]:
     best = words.recommended(report)
     lines: list[str] = []
     if best is not None and not words.damaged(best):
-        lines.append(f"Start with {code(place.label(best))}.")
+        why = ", ".join(part for part in (words.size(best.size_bytes), quality.verdict(best)) if part)
+        lines.append(f"Start with {code(place.label(best))} ({why}).")
     elif best is not None:
         lines.append("**No file here is recommended**: quantization damaged every one of them.")
     notes = [*quality_notes(report), *_grouped((note, cell) for cell in report.good_cells for note in cell.notes)]
@@ -145,6 +155,13 @@ def _advice(report: Report, place: Place) -> list[str]:
 def _missing(report: Report) -> list[str]:
     lines = missing_list(report)
     return ["Asked for and not offered:", "\n".join(lines)] if lines else []
+
+
+def _quality(report: Report) -> list[str]:
+    """The file's cost beside its size, and how it was quantized; nothing where all files are exact."""
+    parts = quality.section(report)
+    made = details("How the weights were made smaller", quality_made.making(report))
+    return ["### What quantization costs", *parts, *([made] if made else [])] if parts else []
 
 
 def _running(report: Report, place: Place) -> list[str]:
@@ -235,7 +252,7 @@ def _limits(report: Report) -> list[str]:
         limits.append(f"One token per call, so that reading a prompt takes as long as writing it: {single}.")
     if any(cell.quality is not None for cell in report.good_cells):
         limits.append(
-            "Quantized files answer differently from the original. The cost above was measured on a few short texts; "
+            "Quantized files answer differently from the original. What they cost was measured on a few texts; "
             "measure it on your own before you rely on it."
         )
     return limits

@@ -72,3 +72,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A pipe table of cells that are Markdown already."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def details(heading: str, *bodies: str) -> str:
+    """A fold of Markdown with a heading of ours; '' where nothing is in it."""
+    inside = "\n\n".join(body for body in bodies if body)
+    return f"<details><summary>{heading}</summary>\n\n{inside}\n\n</details>" if inside else ""

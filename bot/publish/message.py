@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from bot import plan
-from bot.publish import words
+from bot.publish import quality, words
 from bot.publish.card import MANIFEST, files_table, missing_list, quality_notes
 from bot.publish.markdown import code, one_line, text
 from bot.publish.marker import CLOSED, Marker
@@ -18,7 +18,8 @@ MAX_TITLE = 200
 MAX_DESCRIPTION = 65_536
 CHANGES = (
     "What changes in the repository: the files above, the manifest "
-    f"`{MANIFEST}` with every hash and figure, a section of README.md between markers, and the tag `executorch`. "
+    f"`{MANIFEST}` with every hash and figure, a plot of them where something was quantized, a section of README.md "
+    "between markers, and the tag `executorch`. "
     "The rest of the card keeps every byte."
 )
 REBUILDING = f"ptebot rebuild {MANIFEST}"
@@ -60,9 +61,17 @@ def pr_description(report: Report, *, changes: str = CHANGES, rebuilding: str = 
 
 
 def summary_table(report: Report) -> str:
-    """Every cell: the files that are offered, then what was asked for and is not."""
-    missing = missing_list(report)
-    return "\n\n".join([files_table(report, None), *(["Not offered:", "\n".join(missing)] if missing else [])])
+    """Every cell: the files that are offered, what quantization costs, then what was asked for and is not offered.
+
+    It has no plot: a description's relative links do not lead to the branch that has the file.
+    """
+    missing, costs = missing_list(report), quality.costs(report)
+    parts = [
+        files_table(report, None),
+        *([costs, quality.EXPLAINED] if costs else []),
+        *(["Not offered:", "\n".join(missing)] if missing else []),
+    ]
+    return "\n\n".join(parts)
 
 
 def closing_comment(kept: int) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 from bot.errors import OutputNotTrusted
 from bot.hashes import git_oid, git_oid_of
 from bot.hubapi import TreeFile
-from bot.publish import words
+from bot.publish import quality_plot, quality_svg, words
 from bot.publish.card import FOLDER, MANIFEST, section
 from bot.publish.markdown import SAFE_PATH
 from bot.publish.places import Place
+from bot.publish.quality import PLOT
 from bot.publish.splice import splice
 from bot.publish.state import CARD, Branch
 from exporter import report as reports
@@ -66,6 +67,12 @@ class Offer:
     def manifest(self) -> bytes:
         return reports.dumps(self.report).encode()
 
+    @property
+    def plot(self) -> bytes | None:
+        """What the section shows as ``PLOT``; None where it shows none."""
+        drawing = quality_plot.scatter(self.report)
+        return quality_svg.document(drawing) if drawing is not None else None
+
     def card(self, readme: bytes | None) -> bytes:
         """The owner's card with our section; raises CardInvalid."""
         return splice(readme, self.section, front_matter=self.front_matter)
@@ -84,13 +91,15 @@ class Offer:
         for path, (local, cell) in files.items():
             if not _has(branch.files.get(path), local, cell):
                 wanted.append(Put(path=path, content=local, size_bytes=cell.size_bytes or 0, sha256=cell.sha256))
-        there = branch.files.get(MANIFEST)
-        if there is None or there.oid != git_oid(self.manifest):
-            wanted.append(Put(path=MANIFEST, content=self.manifest, size_bytes=len(self.manifest)))
+        for path, content in ((PLOT, self.plot), (MANIFEST, self.manifest)):
+            there = branch.files.get(path)
+            if content is not None and (there is None or there.oid != git_oid(content)):
+                wanted.append(Put(path=path, content=content, size_bytes=len(content)))
         spliced = self.card(card)
         if spliced != branch.card:
             wanted.append(Put(path=CARD, content=spliced, size_bytes=len(spliced)))
-        stale = sorted(branch.our_files() - files.keys())
+        kept = {*files, *([PLOT] if self.plot is not None else [])}
+        stale = sorted(branch.our_files() - kept)
         return wanted + [Delete(path=path) for path in stale]
 
 

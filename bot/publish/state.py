@@ -18,6 +18,7 @@ from bot.hubapi import SHA, TreeFile, asking, list_folder, read_file
 from bot.publish import marker
 from bot.publish.card import FOLDER, MANIFEST
 from bot.publish.markdown import SAFE_PATH
+from bot.publish.quality import PLOT
 from bot.publish.splice import MAX_CARD_BYTES, current_section
 from exporter import report as reports
 from exporter.report import Report, SourceFile
@@ -43,21 +44,32 @@ class Branch:
 
     def has_section(self) -> bool:
         """Whether the card shows our section."""
+        return self._section() is not None
+
+    def shows_plot(self) -> bool:
+        """Whether our section in the card shows ``PLOT``."""
+        return f"]({PLOT})" in (self._section() or "")
+
+    def _section(self) -> str | None:
         try:
-            return self.card is not None and current_section(self.card) is not None
+            return None if self.card is None else current_section(self.card)
         except CardInvalid:
-            return False
+            return None
 
     def our_files(self) -> set[str]:
-        """Paths of the ``.pte`` files that our manifest names and the branch still has."""
+        """Paths of our files that the branch still has: ``.pte`` files that our manifest names, and what our section
+        shows."""
         if self.manifest is None:
             return set()
         named = {f"{FOLDER}/{cell.file}" for cell in self.manifest.cells if cell.file is not None}
-        return {path for path in named & self.files.keys() if SAFE_PATH.fullmatch(path) and path.endswith(".pte")}
+        ours = {path for path in named & self.files.keys() if SAFE_PATH.fullmatch(path) and path.endswith(".pte")}
+        return ours | ({PLOT} & self.files.keys() if self.shows_plot() else set())
 
     def offers(self, report: Report) -> bool:
         """Whether this commit has everything of an export: told by content, not by times or figures."""
         if self.manifest is None or plan.identity(self.manifest) != plan.identity(report) or not self.has_section():
+            return False
+        if self.shows_plot() and PLOT not in self.files:
             return False
         have = self.files if self.attached is None else self.attached
         return all(

@@ -1,16 +1,21 @@
 """Parity plots: a cell of a report in, the geometry of a small drawing out; the template writes the SVG. Pure.
 
-Each figure with a bound becomes a row: how much of what the bound allows was used, on a logarithmic axis that ends a
-little right of the bound. Figures that must be at least their bound are shares, and some others are ratios whose best
-is 1: there, what counts is the distance from 1. A figure of zero uses nothing and sits at the axis' left end.
+What quantization costs is drawn by ``bot.publish.quality_svg``, as it is published. Of parity, each figure with a bound
+becomes a row: how much of what the bound allows was used, on a logarithmic axis that ends a little right of the bound.
+Figures that must be at least their bound are shares, and some others are ratios whose best is 1: there, what counts is
+the distance from 1. A figure of zero uses nothing and sits at the axis' left end.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exporter.report import Cell, Figure
+from markupsafe import Markup
+
+from bot.publish import quality_plot, quality_svg
+from exporter.report import Cell, Figure, ModelInfo
 
 BEST_AT_ONE = frozenset({"perplexity_ratio", "kl_over_quantized_eager"})
 """Ratios of exporter/bounds.py whose best is 1, so that what lies below uses nothing of what the bound allows."""
@@ -92,6 +97,13 @@ def plot(cell: Cell) -> Plot | None:
         width=WIDTH,
         height=TOP + ROW * len(rows) + BOTTOM,
     )
+
+
+def costs(cells: Sequence[Cell], model: ModelInfo | None) -> Markup | None:
+    """Size against KL of a job's files as an element of its page; None where there are not two to compare."""
+    drawing = quality_plot.of([cell for cell in cells if cell.status.good], model)
+    # ElementTree wrote it, so every text of the report in it is escaped.
+    return Markup(quality_svg.inline(drawing)) if drawing is not None else None  # noqa: S704
 
 
 def number(value: float) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from markupsafe import Markup
 from pydantic import ValidationError
 
 from bot.publish import words as cell_words
@@ -19,6 +20,8 @@ from exporter.report import Cell, Report, Status
 
 MOST_CELLS = 60
 """A table that is longer is no table any more; the job's JSON has every cell."""
+MOST_TEXTS, MOST_ANSWERS = 8, 12
+"""Rows of one file."""
 VERIFIED = {
     Status.RAN: ("ran", "The written file ran on the ExecuTorch runtime and met every bound."),
     Status.SIMULATED: ("simulated", "A simulator of the device ran the delegate and met every bound."),
@@ -30,6 +33,28 @@ VERIFIED = {
 TONES = {Status.SKIPPED: "calm", Status.FAILED: "bad", Status.INSPECTED: "warn"}
 VERDICTS = {"faithful": ("small", "good"), "degraded": ("noticeable", "warn"), "damaged": ("damaged", "bad")}
 """exporter/bounds.py's verdicts: what quantization cost, in a word, and its colour."""
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A file's figures on one kind of text, in words."""
+
+    kind: str
+    perplexity: str
+    kl: str
+    tail: str
+    agreement: str
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """A file's answer beside the original's."""
+
+    prompt: str
+    original: str
+    file: str
+    same: bool
+    repeats: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,11 @@ class CellRow:
     quality: str
     seconds: float | None
     file: str
+    texts: list[TextRow]
+    """What quantization costs on each kind of text."""
+    answers: list[AnswerRow]
+    alike: str
+    """How many answers are the original's; '' where none were asked for."""
     reason: str
     stage: str
     plot: plots.Plot | None
@@ -66,6 +96,8 @@ class Matrix:
     facts: list[tuple[str, str]]
     shared_seconds: list[tuple[str, float]]
     """Stages that cells share."""
+    costs: Markup | None
+    """The plot of size against KL."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +148,7 @@ def matrix(parts: Mapping[str, str]) -> Matrix | None:
         unreadable=unreadable,
         facts=_facts(found[0]) if found else [],
         shared_seconds=[(name, value) for one in found for name, value in one.seconds.items()][:MOST_CELLS],
+        costs=plots.costs(cells, found[0].model if found else None),
     )
 
 
@@ -185,10 +218,33 @@ def _row(cell: Cell) -> CellRow:
         quality=cell_words.quality(cell),
         seconds=sum(cell.seconds.values()) if cell.seconds else None,
         file=cell.file or "",
+        texts=_texts(cell),
+        answers=_answers(cell),
+        alike=cell_words.answers_alike(cell),
         reason=cell.reason or "",
         stage=cell.failed_stage or "",
         plot=plots.plot(cell),
     )
+
+
+def _texts(cell: Cell) -> list[TextRow]:
+    return [
+        TextRow(
+            kind=cell_words.TEXTS.get(one.name, one.name),
+            perplexity=f"{cell_words.perplexity(one.perplexity_full)} → {cell_words.perplexity(one.perplexity)}",
+            kl=cell_words.nats(one.kl_mean),
+            tail=cell_words.nats(one.kl_p99),
+            agreement=cell_words.share(one.top1_agreement),
+        )
+        for one in (cell.quality.texts[:MOST_TEXTS] if cell.quality is not None else [])
+    ]
+
+
+def _answers(cell: Cell) -> list[AnswerRow]:
+    return [
+        AnswerRow(prompt=one.prompt, original=one.original, file=one.file, same=one.same, repeats=one.repeats)
+        for one in (cell.quality.answers[:MOST_ANSWERS] if cell.quality is not None else [])
+    ]
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:

@@ -10,18 +10,24 @@ from typing import Any
 from bot.hashes import git_oid
 from exporter import report as reports
 from exporter.report import (
+    Answer,
+    CalibrationUsed,
     Cell,
     Comparison,
     Delegation,
     Figure,
     Host,
+    LayerFormat,
     ModelInfo,
     Parity,
     Quality,
+    Quantization,
     Report,
     SourceFile,
     Status,
+    TextQuality,
     TextUsed,
+    Tried,
 )
 from exporter.spec import ExportSpec, ModelRef
 
@@ -53,6 +59,119 @@ def quality(verdict: str = "faithful") -> Quality:
     return Quality(
         perplexity=28.29, perplexity_full=18.29, top1_agreement=0.651, kl_mean=0.55, verdict=verdict, words=words
     )
+
+
+KINDS = {"docs": 1.0, "code": 0.6, "chat": 0.8, "own": 1.3}
+"""Kinds of text to how hard they are here, beside all of them together."""
+QUESTIONS = (
+    ("What is the capital of France?", "The capital of France is Paris."),
+    ("Name three colours of the rainbow.", "Three colours of the rainbow are red, orange and yellow."),
+    ("How many legs does a spider have?", "A spider has eight legs."),
+)
+
+
+def measured(kl_mean: float, verdict: str, *, full: float = 18.29, repeats: int = 0) -> Quality:
+    """Quality with every figure there can be: perplexity rises by the KL, and the first answers repeat themselves."""
+    agreement = max(0.98 - kl_mean, 0.0)
+    texts = [
+        TextQuality(
+            name=kind,
+            positions=512,
+            perplexity=full * factor * (1 + kl_mean),
+            perplexity_full=full * factor,
+            top1_agreement=agreement,
+            kl_mean=kl_mean * factor,
+            kl_p99=9 * kl_mean * factor,
+        )
+        for kind, factor in KINDS.items()
+    ]
+    answers = [
+        Answer(
+            prompt=prompt,
+            original=original,
+            file=original if number >= repeats else f"{original} " + "fashion, " * 20,
+            same=number >= repeats,
+            repeats=number < repeats,
+        )
+        for number, (prompt, original) in enumerate(QUESTIONS)
+    ]
+    return replace(
+        quality(verdict),
+        perplexity=full * (1 + kl_mean),
+        perplexity_full=full,
+        top1_agreement=agreement,
+        kl_mean=kl_mean,
+        kl_p99=9 * kl_mean,
+        texts=texts,
+        answers=answers,
+        answers_total=12,
+        answers_same=12 - 2 * repeats,
+        answers_repeating=repeats,
+    )
+
+
+def quantization(*, calibrated: bool = True, tried: list[Tried] | None = None) -> Quantization:
+    """Layers of four bits, some that calibration did not reach, and an embedding of eight bits."""
+    left = [
+        LayerFormat(
+            name=f"model.layers.{layer}.mlp.experts.5.up_proj",
+            format="int4",
+            algorithm="rounded",
+            reason="calibration text never reached it",
+        )
+        for layer in range(6)
+    ]
+    return Quantization(
+        algorithm="error-compensated rounding" if calibrated else "rounding to nearest",
+        parameters={"int4": 106_000_000, "int8": 28_300_000, "fp32": 35_000},
+        layers=[
+            LayerFormat(name="model.layers.0.self_attn.q_proj", format="int4", algorithm="calibrated"),
+            *(left if calibrated else []),
+            LayerFormat(name="model.embed_tokens", format="int8", algorithm="rounded"),
+        ],
+        calibration=CalibrationUsed(
+            tokens=10_240, sequences=40, sha256="c" * 64, sources={"generated": 6_000, "docs": 4_240}, seed=0
+        )
+        if calibrated
+        else None,
+        tried=tried or [],
+    )
+
+
+TRIED = [
+    Tried(what="every layer at 4 bits", size_bytes=94_000_000, kl_mean=0.11, within=False),
+    Tried(what="down_proj at 8 bits", size_bytes=108_000_000, kl_mean=0.063, within=False),
+    Tried(what="down_proj and v_proj at 8 bits", size_bytes=113_000_000, kl_mean=0.047, within=True, chosen=True),
+    Tried(what="every layer at 8 bits", size_bytes=139_000_000, kl_mean=0.018, within=True),
+]
+
+
+def speaking() -> Report:
+    """A report of a model of 135 million parameters with every figure, as its files would be offered."""
+    rows: tuple[tuple[str, str, int, float, str, int], ...] = (
+        ("xnnpack", "8da8w", 139_400_000, 0.018, "faithful", 0),
+        ("xnnpack", "auto", 113_600_000, 0.047, "faithful", 0),
+        ("xnnpack", "8da4w", 94_600_000, 0.108, "degraded", 0),
+        ("xnnpack", "8da4w-rtn", 94_500_000, 0.52, "damaged", 2),
+        ("portable", "8da4w", 95_700_000, 0.109, "degraded", 0),
+    )
+    cells = [cell("xnnpack", size_bytes=538_900_000), cell("portable", size_bytes=538_700_000)]
+    for backend, precision, size_bytes, kl_mean, verdict, repeats in rows:
+        cells.append(
+            cell(
+                backend,
+                precision,
+                size_bytes=size_bytes,
+                quality=measured(kl_mean, verdict, repeats=repeats),
+                quantization=quantization(
+                    calibrated=precision != "8da4w-rtn", tried=TRIED if precision == "auto" else None
+                ),
+            )
+        )
+    base = report(cells, max_seq_len=2048)
+    weights = replace(base.model.files[1], size_bytes=269_060_552)
+    model = replace(base.model, name="SmolLM2-135M-Instruct", files=[base.model.files[0], weights])
+    return replace(base, model=model, spec=replace(base.spec, precisions=("fp32", "auto"), max_kl=0.05))
 
 
 def cell(

@@ -154,7 +154,8 @@ class GitHubHost:
         where = f"the folder `{self._folder}`" if self._folder != "." else "the repository"
         changes = (
             f"What changes in {where}: {self._store.words()}; the manifest `{read.MANIFEST}` with every hash and "
-            f"figure; and a section of {CARD} between markers. The rest of {CARD} keeps every byte."
+            "figure, and a plot of them where something was quantized; and a section of "
+            f"{CARD} between markers. The rest of {CARD} keeps every byte."
         )
         place = self._store.place(self._known(), report)
         return message.pr_description(report, changes=changes, rebuilding=place.rebuilding)

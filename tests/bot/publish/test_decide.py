@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from bot.hubapi import TreeFile
-from bot.publish import message
+from bot.publish import message, quality
 from bot.publish.card import section
 from bot.publish.decide import Close, Create, Describe, Finish, Update, decide
 from bot.publish.marker import CLOSED, MISSING
@@ -29,6 +29,8 @@ def branch(report: Report, **fields: Any) -> Branch:
         )
         for cell in report.good_cells
     }
+    if quality.plot(report):
+        files[quality.PLOT] = TreeFile(path=quality.PLOT, size_bytes=1, oid="", sha256=None)
     card = splice(b"# Tiny\n", section(report, command="ptebot run acme/tiny", place=OnTheHub("acme/tiny")))
     return replace(Branch(commit="b" * 40, manifest=report, files=files, card=card), **fields)
 
@@ -78,6 +80,7 @@ def test_a_branch_that_lost_something_is_refreshed() -> None:
     broken = [
         replace(whole, files={path: file for path, file in whole.files.items() if path != one}),
         replace(whole, files={**whole.files, one: replace(whole.files[one], sha256=hashlib.sha256().hexdigest())}),
+        replace(whole, files={path: file for path, file in whole.files.items() if path != quality.PLOT}),
         replace(whole, card=b"# Tiny\n"),
         replace(whole, card=None),
         replace(whole, manifest=None),

@@ -26,6 +26,7 @@ from bot.publish import hub as publishing
 from bot.publish import loop, message
 from bot.publish.loop import Published
 from bot.publish.marker import CLOSED
+from bot.publish.quality import PLOT
 from bot.publish.splice import BEGIN, current_section
 from exporter import report as manifests
 from exporter.errors import NoGoodCell
@@ -52,6 +53,7 @@ def test_one_commit_on_one_pull_request(repo: Repository) -> None:
     assert done.revision == repo.owner.model_info(repo.repo_id, revision="refs/pr/1").sha
     assert repo.files("refs/pr/1") - repo.files() == {
         "executorch/manifest.json",
+        "executorch/quality.svg",
         "executorch/portable/tiny_portable_fp32.pte",
         "executorch/xnnpack/tiny_xnnpack_fp32.pte",
         "executorch/xnnpack/tiny_xnnpack_8da4w.pte",
@@ -110,6 +112,26 @@ def test_files_of_others_below_our_folder_stay(repo: Repository) -> None:
         "executorch/theirs.pte",
         "executorch/xnnpack/notes.txt",
     }
+
+
+def test_the_plot_goes_with_what_the_card_shows(repo: Repository) -> None:
+    repo.publish(repo.report())
+    first = repo.read(PLOT, "refs/pr/1")
+    assert b"xnnpack 8da4w" in first and f"]({PLOT})" in repo.read("README.md", "refs/pr/1").decode()
+    worse = reports.cell("xnnpack", "8da4w", quality=reports.measured(0.8, "damaged"), content=b"worse")
+    assert repo.publish(repo.report([worse]), {worse.file or "": b"worse"}).operation == "updated"
+    second = repo.read(PLOT, "refs/pr/1")
+    assert second != first and b"KL 0.8" in second
+    assert repo.publish(repo.report([worse]), {worse.file or "": b"worse"}).operation == "unchanged"
+    repo.publish(repo.report([reports.cell("portable")]))
+    assert PLOT not in repo.files("refs/pr/1"), "nothing was quantized any more"
+    assert PLOT not in repo.read("README.md", "refs/pr/1").decode()
+
+
+def test_a_plot_of_others_stays(repo: Repository) -> None:
+    repo.push({PLOT: b"<svg/>"})
+    repo.publish(repo.report([reports.cell("portable")]))
+    assert repo.read(PLOT, "refs/pr/1") == b"<svg/>"
 
 
 def test_a_merged_pull_request_is_unchanged_and_the_next_source_opens_another(repo: Repository) -> None:

@@ -46,10 +46,12 @@ def test_one_commit_on_one_pull_request(repo: Repository) -> None:
     assert repo.files(repo.branch) - repo.files() == {
         "models/tiny/executorch/.gitattributes",
         "models/tiny/executorch/manifest.json",
+        "models/tiny/executorch/quality.svg",
         "models/tiny/executorch/portable/tiny_portable_fp32.pte",
         "models/tiny/executorch/xnnpack/tiny_xnnpack_fp32.pte",
         f"models/tiny/{PTE}",
     }
+    assert repo.read("executorch/quality.svg", repo.branch).startswith(b"<?xml"), "not through Git LFS"
     assert repo.read(PTE, repo.branch) == b"xnnpack 8da4w program"
     assert repo.there.files(repo.branch)[f"models/tiny/{PTE}"].startswith(b"version https://git-lfs")
     assert manifests.loads(repo.read("executorch/manifest.json", repo.branch)) == report
@@ -312,6 +314,7 @@ def test_a_dry_run_shows_everything_and_changes_nothing(repo: Repository) -> Non
             "models/tiny/executorch/portable/tiny_portable_fp32.pte",
             "models/tiny/executorch/xnnpack/tiny_xnnpack_fp32.pte",
             f"models/tiny/{PTE}",
+            "models/tiny/executorch/quality.svg",
             "models/tiny/executorch/manifest.json",
             "models/tiny/README.md",
         ]

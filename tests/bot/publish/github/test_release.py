@@ -43,7 +43,8 @@ def test_files_on_a_release_and_links_in_the_card(repo: Repository) -> None:
     files = assets(repo)
     assert sorted(files.values()) == [b"portable fp32 program", b"xnnpack 8da4w program", b"xnnpack fp32 program"]
     assert sorted(links(repo)) == sorted(files)
-    assert repo.files(repo.branch) - repo.files() == {"models/tiny/executorch/manifest.json"}
+    shown = {"models/tiny/executorch/manifest.json", "models/tiny/executorch/quality.svg"}
+    assert repo.files(repo.branch) - repo.files() == shown
     assert manifests.loads(repo.read("executorch/manifest.json", repo.branch)) == report
     card = repo.read("README.md", repo.branch).decode()
     page = f"{repo.github.server_url}/{repo.there.full_name}/releases/tag/ptebot-models--tiny"
@@ -135,7 +136,11 @@ def test_two_models_have_a_release_each(repo: Repository) -> None:
 def test_a_dry_run_attaches_nothing(repo: Repository) -> None:
     done = repo.publish(repo.report(), dry_run=True)
     assert done.preview is not None and "/releases/download/" in done.preview.card_diff
-    assert [path for path, _ in done.preview.files] == ["models/tiny/executorch/manifest.json", "models/tiny/README.md"]
+    assert [path for path, _ in done.preview.files] == [
+        "models/tiny/executorch/quality.svg",
+        "models/tiny/executorch/manifest.json",
+        "models/tiny/README.md",
+    ]
     assert repo.writes() == [] and not repo.there.repo.releases
 
 
