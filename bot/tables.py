@@ -8,7 +8,7 @@ from rich.text import Text
 from bot.console import Console, clean
 from bot.publish import words
 from bot.speed import Speeds
-from exporter.report import Cell, Comparison, Report, Status
+from exporter.report import Answer, Cell, Comparison, Report, Status, TextQuality
 
 BAR_WIDTH = 12
 STATUS_STYLE = {Status.FAILED: "bold red", Status.SKIPPED: "yellow"}
@@ -55,12 +55,39 @@ def quality(report: Report) -> Table | None:
             table.add_row(
                 clean(words.name(cell)) if number == 0 else "",
                 clean(words.TEXTS.get(one.name, one.name)),
-                f"{words.perplexity(one.perplexity_full)} → {words.perplexity(one.perplexity)}",
-                words.nats(one.kl_mean),
-                words.nats(one.kl_p99),
-                words.share(one.top1_agreement),
+                *_costs(one),
             )
     return table if table.row_count else None
+
+
+def texts(found: list[TextQuality]) -> Table:
+    """One file beside its original, on each kind of text."""
+    table = Table(title="what quantization costs", title_justify="left")
+    for heading in ("text", "positions", "perplexity", "KL, mean", "KL, 99th percentile", "same top token"):
+        table.add_column(heading, justify="left" if heading == "text" else "right")
+    for one in found:
+        table.add_row(clean(words.TEXTS.get(one.name, one.name)), f"{one.positions:,}", *_costs(one))
+    return table
+
+
+def answers(found: list[Answer]) -> Table:
+    """A few greedy answers side by side, what repeats itself in red."""
+    table = Table(title="answers", title_justify="left", show_lines=True)
+    for heading in ("question", "original", "file"):
+        table.add_column(heading, overflow="fold")
+    for one in found:
+        said = "the same" if one.same else clean(one.file)
+        table.add_row(clean(one.prompt), clean(one.original), Text(said, style="bold red" if one.repeats else ""))
+    return table
+
+
+def _costs(one: TextQuality) -> tuple[str, ...]:
+    return (
+        f"{words.perplexity(one.perplexity_full)} → {words.perplexity(one.perplexity)}",
+        words.nats(one.kl_mean),
+        words.nats(one.kl_p99),
+        words.share(one.top1_agreement),
+    )
 
 
 def remarks(report: Report) -> list[str]:

@@ -136,7 +136,7 @@ def measure(
     worst.sort(key=lambda one: (not one.repeats, one.same))
     left_out = []
     if len(given) < len(questions):
-        left_out = [f"answers: {len(given)} of {len(questions)} questions, {seconds:,.0f} s were left"]
+        left_out = [f"answers: {len(given)} of {len(questions)} questions, {max(seconds, 0):,.0f} s were left"]
     return Answers(
         total=len(given),
         same=sum(one.same for one in worst),

@@ -17,9 +17,10 @@ from torch.export import ExportedProgram
 from exporter import bounds
 from exporter.backends import ShapePolicy
 from exporter.guard import shown
-from exporter.parity import Reference, Tally
+from exporter.parity import Reference
 from exporter.schedule import Step, chunks, feed
 from exporter.static_cache import ExportableModule
+from exporter.tally import Tally
 
 _LOG = logging.getLogger(__name__)
 Stage = tuple[str, Callable[[], Step]]

@@ -65,7 +65,6 @@ def run(
     quantized: Reference | None = None,
     progress: Callable[[float, str], None] = lambda fraction, message: None,
     *,
-    graded: bool = False,
     budget: float = BUDGET_SECONDS,
     tightened: bounds.Tightened | None = None,
 ) -> Outcome:
@@ -75,7 +74,6 @@ def run(
         full: references of the full-precision model.
         quantized: references of the quantized eager model, for a quantized file; None for an exact one.
         budget: seconds; passes that would not fit are cut or left out.
-        graded: grade the file by its distance from full precision even without ``quantized``.
         tightened: bounds that hold instead of the table's.
     """
     tallies, pace, schedules, left_out, tokens = _Tallies(), Pace(), [], [], 0
@@ -118,7 +116,7 @@ def run(
         left_out=left_out,
         comparisons=comparisons,
     )
-    quality = _quality(tallies.full) if graded or quantized is not None else None
+    quality = _quality(tallies.full) if quantized is not None else None
     return Outcome(parity=parity, quality=quality, seconds=seconds, tokens=tokens)
 
 

@@ -169,9 +169,16 @@ def _chat(
     said = generate(
         model, [ids for _, ids in fitting], new_tokens=room, eos_ids=eos_ids, temperature=TEMPERATURE, seed=SEED
     )
+    both = [(ids, answer) for (_, ids), answer in zip(fitting, said, strict=True)]
+    # Even drawn text may end in a loop, where there is nothing left to judge.
+    used = [one for one in both if not answers.repeats(one[1])] or both
+    if len(used) < len(both):
+        left_out.append(
+            f"{_CHAT}: {len(both) - len(used)} of {len(both)} answers, in which the original repeats itself"
+        )
     return [
         (_CHAT, f"{_CHAT} {number}", torch.tensor([[*ids, *answer]]), len(ids) - 1)
-        for number, ((_, ids), answer) in enumerate(zip(fitting, said, strict=True), start=1)
+        for number, (ids, answer) in enumerate(used, start=1)
     ]
 
 

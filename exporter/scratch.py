@@ -51,8 +51,9 @@ class Rows:
         if not 0 <= first <= first + count <= self._rows:
             raise IndexError(f"rows {first} to {first + count} of {self._rows}")
         found = torch.empty(count, self._width)
-        self._file.seek(4 * self._width * first)
-        self._file.readinto(found.numpy().data.cast("B"))
+        if count:
+            self._file.seek(4 * self._width * first)
+            self._file.readinto(found.numpy().data.cast("B"))
         return found
 
 

@@ -3,7 +3,8 @@
 Goes in: a ``.pte`` file with ``forward(input_ids [1, S] int64, cache_position [S] int64) -> logits`` and the
 model directory that it was made from. Comes out: a ``Validation``: parity against full precision with the same
 texts, schedules and bounds as an export, and whether the runner metadata fit the model. A file that rounds
-(told by its ops and size) is graded by what quantization cost, for there is no quantized model to hold it to.
+(told by its ops and size) is graded by what quantization cost, for there is no quantized model to hold it to: on text
+of every kind, with answers beside the original's, as an export's files are (``exporter.quality``).
 
 stdout carries progress lines as in ``python -m exporter``; the last line is ``{"stage": "result", "validation":
 {...}}``, or the typed failure. The exit status is 0 when the file passed, 3 when it did not.
@@ -19,13 +20,14 @@ from typing import Any
 
 import torch
 
-from exporter import backends, checkpoint, parity, pte, runtime, texts
+from exporter import backends, checkpoint, parity, pte, quality, runtime, texts
 from exporter.backends import ShapePolicy
 from exporter.checkpoint import Checkpoint
 from exporter.errors import InvalidPte, NoGoodCell
 from exporter.guard import shown
 from exporter.parity import Reference
 from exporter.pte import PteInfo
+from exporter.quality import QualityReference
 from exporter.report import Figure, Parity, Quality
 from exporter.run import OnProgress, Progress
 from exporter.schedule import Step
@@ -76,35 +78,57 @@ def validate(file: Path, model_dir: Path, progress: OnProgress = lambda step: No
     model = checkpoint.load_model(ckpt)
     short = texts.short_texts(tokenizer, max_seq_len, ckpt.vocab_size)
     full = parity.reference(model, short, texts.context_end_text(tokenizer, max_seq_len, ckpt.vocab_size))
-    rounded = _rounds(info, ckpt)
+    judge = _judge(model, tokenizer, ckpt, max_seq_len, progress) if _rounds(info, ckpt) else None
 
     def on_pass(fraction: float, message: str) -> None:
-        progress(Progress(stage="parity", fraction=round(0.3 + 0.7 * fraction, 4), message=message))
+        share = 0.7 if judge is None else 0.4
+        progress(Progress(stage="parity", fraction=round(0.3 + share * fraction, 4), message=message))
+
+    def on_text(fraction: float, message: str) -> None:
+        progress(Progress(stage="quality", fraction=round(0.7 + 0.3 * fraction, 4), message=message))
 
     base: dict[str, Any] = {"size_bytes": info.size_bytes, "sha256": info.sha256}
     base |= {"max_seq_len": max_seq_len, "shape_policy": shape_policy}
     base |= {"metadata_problems": metadata_problems(info.metadata, ckpt)}
+    found = None
     try:
         step = runtime.load(file)
         _check_output(file, step, shape_policy, full)
-        outcome = parity.run(step, shape_policy, full, None, on_pass, graded=rounded)
+        outcome = parity.run(step, shape_policy, full, None, on_pass)
+        if judge is not None:
+            found = quality.measure(step, shape_policy, judge, progress=on_text)
     except runtime.RuntimeFailed as error:
         return Validation(passed=False, kind="exact", reason=f"the runtime failed: {shown(error)}", **base)
     reason = None
-    if rounded:
-        assert outcome.quality is not None  # noqa: S101 (graded=True always gives one)
-        if outcome.quality.verdict == "damaged":
-            reason = f"{outcome.quality.words} (KL {outcome.quality.kl_mean:.3g} nats)"
+    if found is not None:
+        if found.verdict == "damaged":
+            reason = f"{found.words} (KL {found.kl_mean:.3g} nats)"
     elif not outcome.parity.passed:
         missed = [figure for comparison in outcome.parity.comparisons for figure in comparison.figures]
         reason = "parity bounds are not met: " + ", ".join(_miss(figure) for figure in missed if not figure.passed)
     return Validation(
         passed=reason is None,
-        kind="quantized" if rounded else "exact",
+        kind="exact" if found is None else "quantized",
         reason=reason,
         parity=outcome.parity,
-        quality=outcome.quality,
+        quality=found,
         **base,
+    )
+
+
+def _judge(model: Any, tokenizer: Any, ckpt: Checkpoint, max_seq_len: int, progress: OnProgress) -> QualityReference:
+    def on_text(fraction: float, message: str) -> None:
+        progress(Progress(stage="reference", fraction=round(0.1 + 0.2 * fraction, 4), message=message))
+
+    passages = texts.evaluation(tokenizer, max_seq_len, ckpt.vocab_size)
+    return quality.reference(
+        model,
+        tokenizer,
+        passages,
+        max_seq_len=max_seq_len,
+        vocab_size=ckpt.vocab_size,
+        eos_ids=ckpt.eos_ids,
+        progress=on_text,
     )
 
 

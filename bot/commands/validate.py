@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bot.commands.options import hub_options, output_options
 from bot.console import Console
 from exporter.errors import InvalidPte, NoGoodCell
+
+if TYPE_CHECKING:
+    from exporter.report import Quality
 
 
 @click.command(short_help="Run a .pte file against its model.")
@@ -22,7 +25,7 @@ def command(console: Console, file: Path, model: str, revision: str | None, endp
     """Run FILE on the ExecuTorch runtime and compare it with the eager MODEL, position by position.
 
     FILE needs forward(input_ids [1, S] int64, cache_position [S] int64) -> logits. Exit code 0: it stands
-    within the bounds; 3: it does not.
+    within the bounds; 3: it does not. A file that rounds is judged by what quantization cost on several kinds of text.
     """
     from bot import export_process, sources
     from bot.sandbox.call import Reads
@@ -58,12 +61,28 @@ def _tell(console: Console, result: dict[str, Any]) -> None:
         console.say(tables.comparisons(parity.comparisons))
         console.say(f"{parity.positions} positions of {len(parity.texts)} texts; {', '.join(parity.schedules)}")
     if result["quality"] is not None:
-        quality = TypeAdapter(Quality).validate_python(result["quality"])
-        console.say(
-            f"Against full precision: same top token at {quality.top1_agreement:.1%}, mean KL {quality.kl_mean:.3g} "
-            f"nats, perplexity {quality.perplexity:.4g} (full precision {quality.perplexity_full:.4g})"
-        )
-        console.say(f"Quality: {quality.verdict}: {quality.words}")
+        _tell_quality(console, TypeAdapter(Quality).validate_python(result["quality"]))
     for problem in result["metadata_problems"]:
         console.say(f"Metadata: {problem}")
     console.say("PASSED" if result["passed"] else f"FAILED: {result['reason']}")
+
+
+def _tell_quality(console: Console, quality: Quality) -> None:
+    from bot import tables
+
+    if quality.texts:
+        console.say(tables.texts(quality.texts))
+    console.say(
+        f"Against full precision: same top token at {quality.top1_agreement:.1%}, mean KL {quality.kl_mean:.3g} "
+        f"nats, perplexity {quality.perplexity:.4g} (full precision {quality.perplexity_full:.4g})"
+    )
+    if quality.answers:
+        console.say(tables.answers(quality.answers))
+    if quality.answers_total:
+        console.say(
+            f"Short answers: {quality.answers_same} of {quality.answers_total} are the original's; "
+            f"{quality.answers_repeating} repeat themselves where the original's do not"
+        )
+    for line in quality.left_out:
+        console.say(f"Not measured: {line}")
+    console.say(f"Quality: {quality.verdict}: {quality.words}")

@@ -14,11 +14,12 @@ import torch
 from exporter import backends, bisect, cell, checkpoint, lower, parity, pte, runtime, schedule, texts, trace
 from exporter.backends import Backend
 from exporter.bisect import EAGER, EDGE, EXPORTED, FILE, Limit
-from exporter.parity import Reference, Tally
+from exporter.parity import Reference
 from exporter.report import Status
 from exporter.schedule import Step
 from exporter.spec import ModelRef
 from exporter.static_cache import Attention, ExportableModule, use_attention
+from exporter.tally import Tally
 
 CONTEXT = 24
 LIMIT = Limit(kl_mean=1e-5, difference_over_std=1e-3)

@@ -21,6 +21,7 @@ from exporter.parity import Reference
 from exporter.schedule import Step
 from exporter.spec import ModelRef
 from exporter.static_cache import ExportableModule
+from exporter.tally import Tally
 from tests.exporter.models import WINDOW
 
 CONTEXT = 48
@@ -60,7 +61,7 @@ def make(_models: Callable[..., Path]) -> Callable[..., Subject]:
         full = parity.reference(model, short, end)
         own = None
         if precision != "fp32":
-            model = quantize.get(precision).apply(model, embedding="8w").model
+            model = quantize.get(precision).apply(model, quantize.Request(embedding="8w")).model
             own = parity.reference(model, short, end)
         return Subject(model, ExportableModule(model, context, "stock", ckpt.caches), full, own)
 
@@ -272,7 +273,7 @@ def test_figures_are_what_their_names_say(make: Callable[..., Subject]) -> None:
     generator = torch.Generator().manual_seed(0)
     out, ref = (torch.randn(70, 50, generator=generator) * 3 for _ in range(2))
     targets = torch.randint(50, (69,), generator=generator)
-    tally = parity.Tally()
+    tally = Tally()
     tally.add(out[:33], ref[:33], targets[:33])
     tally.add(out[33:], ref[33:], targets[33:])
     functional = torch.nn.functional
@@ -296,7 +297,7 @@ def test_the_perplexity_of_the_report_is_of_the_text(make: Callable[..., Subject
         logits = subject.full.logits[item.name]
         nll += torch.nn.functional.cross_entropy(logits[:-1], item.ids[0, 1:], reduction="sum").item()
         count += item.ids.shape[1] - 1
-    tally = parity.Tally()
+    tally = Tally()
     for item in subject.full.texts:
         logits = subject.full.logits[item.name]
         tally.add(logits, logits, item.ids[0, 1:])

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from exporter import backends, checkpoint, lower, pte, trace
 from exporter.errors import ContextTooLong, InvalidPte
+from exporter.report import Quality
 from exporter.run import Progress
 from exporter.spec import ModelRef
 from exporter.static_cache import ExportableModule
@@ -43,11 +45,13 @@ def test_a_file_and_its_model(backend: str, precision: str, kind: str, policy: s
         assert found.passed, found.reason
         assert found.quality is None
     else:
-        # Random weights are quantized badly; what counts is that the grade is that of the export.
+        # Random weights are quantized badly; what counts is that the figures are those of the export.
         assert found.quality is not None
         assert cell.quality is not None
-        assert found.quality.kl_mean == pytest.approx(cell.quality.kl_mean, rel=0.02)
-        assert found.quality.verdict == cell.quality.verdict
+        assert {"docs", "code"} <= {text.name for text in found.quality.texts}
+        assert found.quality.kl_mean == pytest.approx(cell.quality.kl_mean, rel=1e-3)
+        assert [text.positions for text in found.quality.texts] == [text.positions for text in cell.quality.texts]
+        assert (found.quality.verdict, found.quality.answers) == (cell.quality.verdict, cell.quality.answers)
         assert found.passed is (found.quality.verdict != "damaged")
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(f for f in fractions if f is not None)
@@ -170,3 +174,15 @@ def test_the_door_says_how_it_went(exported: Exported, _models: Callable[..., Pa
     assert lines[-1]["stage"] == "result"
     assert lines[-1]["validation"]["passed"] is False
     assert lines[-1]["validation"]["parity"]["passed"] is False
+    assert lines[-1]["validation"]["quality"] is None
+
+
+def test_the_door_says_what_rounding_cost(exported: Exported) -> None:
+    code, lines, log = _door(str(exported.file("xnnpack", "8da4w")), str(exported.model))
+    found = TypeAdapter(Quality).validate_python(lines[-1]["validation"]["quality"])
+    assert code == (3 if found.verdict == "damaged" else 0), log[-2000:]
+    assert [line["stage"] for line in lines if line["stage"] == "quality"]
+    assert sum(text.positions for text in found.texts) >= 4 * (CONTEXT - 1)
+    assert found.kl_p99 is not None
+    assert found.kl_mean < found.kl_p99
+    assert found.left_out, "of a context so short, some prompts and questions are left out, and it is told"
