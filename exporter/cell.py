@@ -15,14 +15,15 @@ from typing import Any, cast
 import torch
 from torch.export import ExportedProgram
 
-from exporter import bisect, facts, lower, metadata, parity, pte, runtime, staging
+from exporter import bisect, facts, lower, metadata, parity, pte, quality, runtime, staging
 from exporter.backends import Backend
 from exporter.bounds import Tightened
 from exporter.checkpoint import Checkpoint
-from exporter.errors import PtebotError
+from exporter.errors import PtebotError, QualityBudgetNotMet
 from exporter.guard import shown
 from exporter.parity import Reference
-from exporter.report import Cell, Delegation, Parity, Status
+from exporter.quality import QualityReference
+from exporter.report import Cell, Delegation, Parity, Quantization, Status
 from exporter.static_cache import Attention, ExportableModule
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +50,11 @@ class Job:
     notes: list[str]
     tightened: Tightened = field(default_factory=dict)
     """Bounds that the spec asks for instead of the table's."""
+    judge: QualityReference | None = None
+    """The texts that files are judged on; None: the verification texts must do."""
+    detail: Quantization | None = None
+    max_size: int | None = None
+    """Bytes that the file must not exceed."""
 
 
 class _Failure(Exception):
@@ -98,14 +104,20 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
                 raise _Failure(f"metadata in the file is {info.metadata}, wanted {wanted}")
             if (reason := job.backend.below_floor(delegation)) is not None:
                 raise _Failure(f"delegation is below the backend's floor: {reason}")
+            if job.max_size is not None and info.size_bytes > job.max_size:
+                raise QualityBudgetNotMet(
+                    f"The file takes {info.size_bytes:,} bytes where {job.max_size:,} are allowed; its weights were "
+                    "chosen to fit by an estimate."
+                )
             stage = "parity"
+            step = runtime.load(path)
             with clock.stage("parity"):
                 outcome = parity.run(
-                    runtime.load(path),
+                    step,
                     job.backend.shape_policy,
                     job.full,
                     job.quantized,
-                    lambda fraction, message: on_stage("parity", 0.65 + 0.35 * fraction, message),
+                    lambda fraction, message: on_stage("parity", 0.65 + 0.2 * fraction, message),
                     tightened=job.tightened,
                 )
             known |= {"parity": outcome.parity, "quality": outcome.quality}
@@ -115,6 +127,15 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
                     where = _bisect(job, lowered, path)
                 known["parity"] = replace(outcome.parity, first_difference=where)
                 raise _Failure(f"{_missed(outcome.parity)}; the first stage that differs: {where}")
+            if job.judge is not None:
+                stage = "quality"
+                with clock.stage("quality"):
+                    known["quality"] = quality.measure(
+                        step,
+                        job.backend.shape_policy,
+                        job.judge,
+                        progress=lambda fraction, message: on_stage("quality", 0.85 + 0.15 * fraction, message),
+                    )
             known |= {"status": job.backend.verified_as, "file": name}
             known |= {"size_bytes": info.size_bytes, "sha256": info.sha256}
         except Exception as error:  # whatever a backend raises is this cell's failure and no other's
@@ -122,6 +143,8 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
             if staging.disk_is_full(error):
                 raise
             known |= {"status": Status.FAILED, "failed_stage": stage, "reason": _reason(error)}
+            if isinstance(error, PtebotError):
+                known["exit_code"] = error.exit_code
     notes = [
         *job.notes,
         *job.backend.notes,
@@ -134,6 +157,7 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
         title=job.backend.title,
         shape_policy=job.backend.shape_policy,
         attention=job.attention,
+        quantization=job.detail,
         seconds=clock.seconds,
         peak_rss_bytes=peak.rss_bytes,
         notes=notes,

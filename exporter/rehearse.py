@@ -101,7 +101,8 @@ def chain(ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, ki
         with torch.no_grad():
             model = one_layer(ckpt)
             vocab_size = _rows(model)
-            quantized = recipe.apply(model, quantize.Request(embedding=embedding)).model
+            made_smaller = recipe.apply(model, quantize.Request(embedding=embedding))
+            quantized = made_smaller.model
             ids = torch.randint(vocab_size, (1, _TOKENS), generator=torch.Generator().manual_seed(0))
             text, end = (Text(name=name, ids=ids, sha256="") for name in ("rehearsal", "end"))
             full = parity.reference(model, [text], end)
@@ -112,7 +113,7 @@ def chain(ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, ki
             job = Job(
                 backend=backend,
                 precision=precision,
-                embedding=embedding,
+                embedding=made_smaller.embedding,
                 attention=kind,
                 module=module,
                 exported=exported,

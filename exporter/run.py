@@ -4,9 +4,9 @@ The stages, in order; what is listed once is done once:
 1. check the spec against the tables, the model directory and the output directory; nothing is written yet
 2. choose the kind of attention on a small model of the same architecture, and rehearse the whole chain on it
 3. load the model once and compute the references
-4. quantize once per precision
+4. quantize once per precision, where the recipe wants it on calibration text that is made once
 5. trace once per precision, shape policy and kind of attention
-6. lower, write, read back and verify once per cell
+6. lower, write, read back, verify and judge once per cell
 7. write ``report.json`` and move everything into place at once
 """
 
@@ -23,6 +23,7 @@ import torch
 
 from exporter import (
     __version__,
+    calibration,
     cell,
     checkpoint,
     facts,
@@ -37,7 +38,9 @@ from exporter import (
 )
 from exporter.backends import Backend, ShapePolicy
 from exporter.checkpoint import Checkpoint
+from exporter.errors import PtebotError
 from exporter.guard import shown
+from exporter.material import Material
 from exporter.parity import Reference
 from exporter.plan import plan
 from exporter.report import Cell, Report, Status
@@ -64,6 +67,8 @@ OnProgress = Callable[[Progress], None]
 
 # Shares of a job's time, measured on SmolLM2-135M: lowering and verifying a cell outweigh all that is shared.
 _SHARE_BEFORE, _SHARE_CELL = 2.0, 5.0
+_SHARE_CALIBRATED = 3.0
+"""For each precision that calibrates."""
 
 
 def export(
@@ -89,7 +94,8 @@ def export(
     todo = plan(spec)
     progress(Progress(stage="check", fraction=0.0, message=f"reading {model_dir.name}"))
     with facts.peak_memory() as peak:
-        ckpt = checkpoint.inspect(model_dir, spec.model)
+        ckpt = checkpoint.inspect(model_dir, spec.model, spec.calibration)
+        calibration.check(spec, model_dir)
         max_seq_len = checkpoint.context_length(ckpt, spec.max_seq_len)
         tokenizer = checkpoint.load_tokenizer(ckpt)
         sizing.check(ckpt, max_seq_len, len(todo.make), out_dir, memory_limit_bytes)
@@ -135,7 +141,8 @@ class _Work:
         self.tokenizer = tokenizer
         self.clock = facts.Clock()
         self._progress = progress
-        self._done, self._whole = 0.0, _SHARE_BEFORE + _SHARE_CELL * max(cells, 1)
+        calibrated = sum(quantize.get(name).calibrates for name in spec.precisions)
+        self._done, self._whole = 0.0, _SHARE_BEFORE + _SHARE_CALIBRATED * calibrated + _SHARE_CELL * max(cells, 1)
 
     def make(self, wanted: list[tuple[Backend, str]]) -> list[Cell]:
         """Every wanted cell, made or failed."""
@@ -157,10 +164,11 @@ class _Work:
         with self.clock.stage("reference"):
             full = parity.reference(model, short, end)
         self._done = _SHARE_BEFORE
+        material = self._material(model)
         made = []
         for precision in dict.fromkeys(name for _, name in remaining):
             here = [backend for backend, name in remaining if name == precision]
-            made += self._precision(model, precision, here, chosen, full)
+            made += self._precision(model, precision, here, chosen, full, material)
         return [*failed.values(), *made]
 
     def _rehearse(self, wanted: list[tuple[Backend, str]], chosen: dict[str, Attention]) -> dict[tuple[str, str], Cell]:
@@ -180,14 +188,37 @@ class _Work:
                 )
         return failed
 
+    def _material(self, model: Any) -> Material:
+        return Material(
+            model=model,
+            tokenizer=self.tokenizer,
+            ckpt=self.ckpt,
+            spec=self.spec,
+            max_seq_len=self.max_seq_len,
+            scratch=self.directory,
+            clock=self.clock,
+            progress=lambda stage, fraction, message: self._say(stage, message=f"{message} ({fraction:.0%})"),
+        )
+
     def _precision(
-        self, model: Any, precision: str, here: list[Backend], chosen: dict[str, Attention], full: Reference
+        self,
+        model: Any,
+        precision: str,
+        here: list[Backend],
+        chosen: dict[str, Attention],
+        full: Reference,
+        material: Material,
     ) -> list[Cell]:
         recipe = quantize.get(precision)
         self._say("quantize", precision=precision, message=recipe.title)
         try:
+            judge = None if recipe.exact else material.judge()
+            if recipe.calibrates:
+                material.calibration()
             with self.clock.stage(f"quantize {precision}"), torch.no_grad():
-                quantized = recipe.apply(model, quantize.Request(embedding=self.spec.embedding))
+                quantized = recipe.apply(model, self._request(precision, material))
+            if recipe.calibrates:
+                self._done += _SHARE_CALIBRATED
             own_reference = None
             if not recipe.exact:
                 self._say("reference", precision=precision, message="running the quantized eager model")
@@ -195,6 +226,8 @@ class _Work:
                 with self.clock.stage(f"reference {precision}"):
                     own_reference = parity.reference(quantized.model, full.texts, full.end)
         except Exception as error:  # a recipe that fails takes its cells with it, not the others
+            if staging.disk_is_full(error):
+                raise
             return self._all_failed(here, precision, "quantize", error)
         made = []
         groups: dict[tuple[Attention, ShapePolicy, str], list[Backend]] = {}
@@ -217,7 +250,7 @@ class _Work:
                 job = cell.Job(
                     backend=backend,
                     precision=precision,
-                    embedding=self.spec.embedding,
+                    embedding=quantized.embedding,
                     attention=kind,
                     module=module,
                     exported=exported,
@@ -228,6 +261,9 @@ class _Work:
                     eos_ids=list(self.ckpt.eos_ids),
                     notes=list(quantized.notes),
                     tightened=self.spec.bounds,
+                    judge=judge,
+                    detail=quantized.detail,
+                    max_size=self.spec.max_size if precision == "auto" else None,
                 )
                 made.append(self._cell(job))
         return made
@@ -244,13 +280,32 @@ class _Work:
         self._say("cell", backend=name, precision=precision, message=made.reason or made.status.value)
         return made
 
+    def _request(self, precision: str, material: Material) -> quantize.Request:
+        return quantize.Request(
+            embedding=self.spec.embedding,
+            calibration=material.calibration,
+            judge=material.judge() if precision == "auto" else None,
+            max_kl=self.spec.max_kl,
+            max_size=self.spec.max_size,
+            progress=lambda fraction, message: self._say(
+                "quantize", precision=precision, message=message, within=fraction * _SHARE_CALIBRATED
+            ),
+        )
+
     def _all_failed(self, group: list[Backend], precision: str, stage: str, error: Exception) -> list[Cell]:
-        _LOG.exception("%s failed", stage)
-        reason = f"{type(error).__name__}: {shown(error)}"
+        if not isinstance(error, PtebotError):
+            _LOG.exception("%s failed", stage)
         self._done += _SHARE_CELL * len(group)
         return [
-            Cell(backend=b.name, precision=precision, status=Status.FAILED, failed_stage=stage, reason=reason)
-            for b in group
+            Cell(
+                backend=backend.name,
+                precision=precision,
+                status=Status.FAILED,
+                failed_stage=stage,
+                reason=error.what if isinstance(error, PtebotError) else f"{type(error).__name__}: {shown(error)}",
+                exit_code=error.exit_code if isinstance(error, PtebotError) else None,
+            )
+            for backend in group
         ]
 
     def _say(

@@ -17,7 +17,7 @@ _HEAVY = frozenset({"aten::mm", "aten::addmm", "aten::linear", "aten::convolutio
 class _Xnnpack:
     name = "xnnpack"
     title = "XNNPACK (Arm and x86 CPUs)"
-    precisions = ("fp32", "8da4w")
+    precisions = ("fp32", "8da8w", "8da4w", "8da4w-rtn", "auto")
     shape_policy: ShapePolicy = "dynamic"
     attentions: tuple[Attention, ...] = ("custom", "stock")
     verified_as = Status.RAN
@@ -52,9 +52,9 @@ class _Xnnpack:
     def executorch_config(self, precision: str, embedding: str) -> Any:
         from executorch.exir import ExecutorchBackendConfig
 
-        # The int8 embedding is dequantize + embedding in the graph; only this pass fuses it into the one
+        # A rounded embedding is dequantize + embedding in the graph; only this pass fuses it into the one
         # kernel that the runtime has (without it: "Missing out variants: torchao::dequantize_affine").
-        fuse = precision != "fp32" and embedding == "8w"
+        fuse = precision != "fp32" and embedding in ("8w", "4w")
         return ExecutorchBackendConfig(do_quant_fusion_and_const_prop=fuse)
 
     def below_floor(self, delegation: Delegation) -> str | None:

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 # precision -> module; a module is imported only when its precision is asked for.
 TABLE: dict[str, str] = {
     "fp32": "exporter.quantize.none",
-    "8da4w": "exporter.quantize.round_to_nearest",
+    "8da8w": "exporter.quantize.eight_bits",
+    "8da4w": "exporter.quantize.calibrated",
+    "8da4w-rtn": "exporter.quantize.round_to_nearest",
+    "4w": "exporter.quantize.weight_only",
+    "auto": "exporter.quantize.auto",
 }
 
 

@@ -1,0 +1,133 @@
+"""Which layer gets how many bits: sizes, costs, and the order in which bytes are best spent. Pure; no model runs here.
+
+Goes in: what each linear layer costs in nats when it is rounded alone (``exporter.quantize.sensitivity``) and what each
+format takes in bytes. Comes out: a path of assignments from everything in int4 to everything in int8, each step the
+one that buys the most quality for its bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from exporter.quantize import formats
+from exporter.quantize.sensitivity import Costs
+
+EMBEDDING = "input embedding"
+"""The name of the input embedding among linear layers."""
+PROGRAM_BYTES = 400_000
+"""Of a file beside its weights, for each file; see ``LAYER_BYTES``."""
+LAYER_BYTES = 3_500
+"""Of a file beside its weights, for each linear layer: its delegate's graph and the padding between weights."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A format for every linear layer and the input embedding."""
+
+    linears: dict[str, str]
+    """Name in the unfolded model to ``int4``, ``int8`` or ``fp32``."""
+    embedding: str
+    """``4w``, ``8w`` or ``fp32``."""
+    size_bytes: int
+    """Estimate of the file."""
+
+    @property
+    def in_int8(self) -> list[str]:
+        return [name for name, fmt in self.linears.items() if fmt == "int8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    name: str
+    gain: float
+    """Nats."""
+    size: int
+    """Bytes."""
+
+
+class Ladder:
+    """The path from the smallest assignment to the most faithful one.
+
+    Args:
+        model: unfolded, its embedding in full precision.
+        costs: of ``int4`` and ``int8`` for each linear layer; those of the embedding under ``EMBEDDING`` as ``4w``
+            and ``8w``, if it may change.
+        embedding: the largest format that the embedding may have.
+    """
+
+    def __init__(self, model: PreTrainedModel, costs: Costs, embedding: str) -> None:
+        self._linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and name in costs}
+        self._costs, self._embedding = costs, embedding
+        self._table = cast(torch.Tensor, model.get_input_embeddings().weight)
+        rest = sum(p.numel() for p in model.parameters()) - sum(m.weight.numel() for m in self._linears.values())
+        rest -= self._table.numel()
+        self._fixed = 4 * rest + PROGRAM_BYTES + LAYER_BYTES * len(self._linears)
+        self._least_embedding = embedding
+        if embedding == "8w" and EMBEDDING in costs and formats.takes("int4", self._table.shape[1]):
+            self._least_embedding = "4w"
+
+    @cached_property
+    def _steps(self) -> list[_Step]:
+        steps = []
+        for name, module in self._linears.items():
+            if "int4" in self._costs[name]:
+                gain = self._costs[name]["int4"] - self._costs[name]["int8"]
+                out, width = module.weight.shape
+                size = formats.linear_bytes(out, width, "int8") - formats.linear_bytes(out, width, "int4")
+                steps.append(_Step(name=name, gain=gain, size=size))
+        if self._least_embedding != self._embedding:
+            cost = self._costs[EMBEDDING]
+            size = self._embedding_bytes(self._embedding) - self._embedding_bytes(self._least_embedding)
+            steps.append(_Step(name=EMBEDDING, gain=cost["4w"] - cost["8w"], size=size))
+        return sorted(steps, key=lambda step: (-step.gain / step.size, step.name))
+
+    def __len__(self) -> int:
+        """Steps of the path; assignments are numbered from 0 (the smallest) to this."""
+        return len(self._steps)
+
+    def rung(self, number: int) -> Assignment:
+        """The assignment after the first ``number`` steps."""
+        return self._with({step.name for step in self._steps[:number]})
+
+    def within(self, size_bytes: int) -> Assignment | None:
+        """The most faithful assignment of a file of at most that size: steps are taken in order, leaving out those
+        that no longer fit. None where not even the smallest fits."""
+        taken: set[str] = set()
+        left = size_bytes - self._with(taken).size_bytes
+        if left < 0:
+            return None
+        for step in self._steps:
+            if step.size <= left:
+                taken.add(step.name)
+                left -= step.size
+        return self._with(taken)
+
+    def plain(self) -> Assignment:
+        """Everything in int4 that can be, the embedding as it may be at most."""
+        return self._with({EMBEDDING})
+
+    def predicted(self, assignment: Assignment) -> float:
+        """The sum of what each layer costs alone, in nats."""
+        total = sum(self._costs[name].get(fmt, 0.0) for name, fmt in assignment.linears.items())
+        return total + self._costs.get(EMBEDDING, {}).get(assignment.embedding, 0.0)
+
+    def _with(self, raised: set[str]) -> Assignment:
+        linears = {
+            name: "int8" if name in raised or "int4" not in self._costs[name] else "int4" for name in self._linears
+        }
+        embedding = self._embedding if EMBEDDING in raised else self._least_embedding
+        size = self._fixed + self._embedding_bytes(embedding)
+        for name, fmt in linears.items():
+            out, width = self._linears[name].weight.shape
+            size += formats.linear_bytes(out, width, fmt)
+        return Assignment(linears=linears, embedding=embedding, size_bytes=size)
+
+    def _embedding_bytes(self, fmt: str) -> int:
+        rows, width = self._table.shape
+        return formats.embedding_bytes(rows, width, fmt)

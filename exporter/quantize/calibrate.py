@@ -1,0 +1,215 @@
+"""Calibration: every linear layer rounded so that the model, on calibration text, changes as little as possible.
+
+Goes in: an eager model, token sequences and the format of each layer's weights. Comes out: the rounded copy. Two
+copies of the model walk through the sequences side by side, one decoder layer in memory at a time: the original, and
+the rounded one with its activations rounded as at run time. Each layer's weights are first moved to where its output
+on the rounded one's inputs comes nearest to the original's on its own inputs, then rounded with compensation
+(``exporter.quantize.compensated``), so that a layer also makes good what those before it lost.
+
+Sources: GPTQ for the rounding; matching the original's outputs on its own inputs rather than on the rounded model's is
+the asymmetric calibration of Li et al., "GPTAQ: Efficient Finetuning-Free Quantization for Asymmetric Calibration"
+(2025), here as one damped least-squares step before the rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from exporter.quantize import compensated, formats
+from exporter.quantize.blocks import Stage, Walk
+from exporter.quantize.compensated import NotInvertible, Rounded
+from exporter.quantize.experts import UnfoldedExperts, calibrating
+from exporter.quantize.linears import unfold
+from exporter.report import LayerFormat
+
+_LOG = logging.getLogger(__name__)
+SHARE = 0.5
+"""How far weights are moved towards the original's outputs: 0 not at all, 1 to the damped least squares. Mean KL of
+SmolLM2-135M with every linear layer in int4 and 8,065 tokens: 0.162 with 0, 0.137 with 0.5, 0.175 with 1, which
+follows the calibration text too closely."""
+NOT_REACHED = "calibration text never reached it"
+OnProgress = Callable[[float, str], None]
+
+
+@dataclass
+class _Gathered:
+    """Statistics of one group of layers with the same input."""
+
+    moments: torch.Tensor | None = None
+    """Sum over tokens of x^T x, x as the rounded model has it."""
+    crossed: torch.Tensor | None = None
+    """Sum of y^T x, y as the original has it; None where the two cannot be paired."""
+    rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """The rounded model and how each layer came out."""
+
+    model: PreTrainedModel
+    layers: list[LayerFormat] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class _Activations:
+    """Rounds what goes into layers; layers that share an input share the result."""
+
+    def __init__(self, dynamic: bool) -> None:
+        self._dynamic = dynamic
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def __call__(self, entering: torch.Tensor) -> torch.Tensor:
+        if not self._dynamic:
+            return entering
+        if self._last is None or self._last[0] is not entering:
+            self._last = (entering, formats.round_activations(entering))
+        return self._last[1]
+
+    def hook(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (self(args[0]), *args[1:])
+
+    def forget(self) -> None:
+        self._last = None
+
+
+class Calibration:
+    """One calibration of one model.
+
+    Args:
+        model: float32, in evaluation mode; left as it was.
+        wanted: name of a linear layer (of the unfolded model) to ``int4``, ``int8`` or ``fp32``.
+        dynamic: whether inputs of rounded layers are rounded to int8 at run time.
+        progress: (fraction, message).
+    """
+
+    def __init__(self, model: PreTrainedModel, wanted: dict[str, str], *, dynamic: bool, progress: OnProgress) -> None:
+        self.original, _ = unfold(model)
+        self.work, self.notes = unfold(model)
+        self._wanted, self._dynamic, self._progress = wanted, dynamic, progress
+        self._rounds = _Activations(dynamic)
+        self.found: dict[str, LayerFormat] = {}
+
+    def run(self, sequences: list[torch.Tensor]) -> Calibrated:
+        """Round every wanted layer.
+
+        Raises:
+            UnknownStructure: the model's layers cannot be run one by one.
+        """
+        with torch.no_grad(), calibrating(self.original), calibrating(self.work):
+            before, after = Walk(self.original, sequences), Walk(self.work, sequences)
+            count = len(after.layers)
+            for number in range(count):
+                self._progress(number / (count + 1), f"decoder layer {number + 1} of {count}")
+                self._layer(before, after, number)
+            self._progress(count / (count + 1), "the layers after them")
+            for name, module in self.work.named_modules():
+                if isinstance(module, nn.Linear) and name in self._wanted and name not in self.found:
+                    self._after_all(before, after, name, module)
+        return Calibrated(model=self.work, layers=list(self.found.values()), notes=self.notes)
+
+    def _layer(self, before: Walk, after: Walk, number: int) -> None:
+        prefix, layer = f"{after.prefix}.{number}.", after.layers[number]
+        stages = after.stages(number)
+        originals = self._original_inputs(before, number, stages)
+        placed: list[tuple[nn.Module, nn.Parameter]] = []
+        handles = []
+        for stage in stages:
+            gathered = self._gather(after, number, stage, originals)
+            for group in stage.groups:
+                for name in group:
+                    module = layer.get_submodule(name)
+                    rounded = self._round(prefix + name, module, gathered[group[0]])
+                    if rounded is not None:
+                        fmt = self._wanted[prefix + name]
+                        placed.append((module, formats.parameter(rounded, fmt, dynamic=self._dynamic)))
+                        module.weight = nn.Parameter(rounded.dequantized(), requires_grad=False)
+                        handles.append(module.register_forward_pre_hook(self._rounds.hook))
+        self._rounds.forget()
+        after.advance(number)
+        self._rounds.forget()
+        for handle in handles:
+            handle.remove()
+        for module, weight in placed:
+            module.weight = weight
+
+    def _original_inputs(self, before: Walk, number: int, stages: list[Stage]) -> dict[str, list[torch.Tensor]]:
+        """Name of each group's first layer to its inputs in the original, by sequence; goes past the layer."""
+        kept: dict[str, list[torch.Tensor]] = {}
+        layer = before.layers[number]
+        # Which tokens an expert gets is not the same in both, so those inputs cannot be paired.
+        routed = tuple(f"{name}." for name, m in layer.named_modules() if isinstance(m, UnfoldedExperts))
+        firsts = [group[0] for stage in stages for group in stage.groups if not group[0].startswith(routed)]
+        before.advance(number, firsts, lambda name, sequence, entering: kept.setdefault(name, []).append(entering))
+        return kept
+
+    def _gather(
+        self, after: Walk, number: int, stage: Stage, originals: dict[str, list[torch.Tensor]]
+    ) -> dict[str, _Gathered]:
+        gathered = {group[0]: _Gathered() for group in stage.groups}
+
+        def on_input(name: str, sequence: int, entering: torch.Tensor) -> None:
+            _add(gathered[name], self._rounds(entering), originals[name][sequence] if name in originals else None)
+
+        after.watch(number, stage, on_input)
+        return gathered
+
+    def _after_all(self, before: Walk, after: Walk, name: str, module: nn.Linear) -> None:
+        """A linear layer behind the decoder layers: the output layer."""
+        gathered, entered = _Gathered(), list[torch.Tensor]()
+        before.tail(self.original.get_submodule(name), lambda sequence, entering: entered.append(entering))
+
+        def on_input(sequence: int, entering: torch.Tensor) -> None:
+            _add(gathered, self._rounds(entering), entered[sequence] if sequence < len(entered) else None)
+
+        after.tail(module, on_input)
+        self._rounds.forget()
+        rounded = self._round(name, module, gathered)
+        if rounded is not None:
+            module.weight = formats.parameter(rounded, self._wanted[name], dynamic=self._dynamic)
+
+    def _round(self, name: str, module: nn.Module, gathered: _Gathered) -> Rounded | None:
+        """The rounded weight of one layer, None where it is kept; notes what was done."""
+        fmt, weight = self._wanted.get(name, "fp32"), cast(nn.Linear, module).weight.detach()
+        if fmt == "fp32":
+            self.found[name] = LayerFormat(name=name, format=fmt, algorithm="kept")
+            return None
+        reason = NOT_REACHED if gathered.moments is None else None
+        if gathered.moments is not None:
+            try:
+                rounded = _compensated(weight, fmt, gathered)
+                self.found[name] = LayerFormat(name=name, format=fmt, algorithm="calibrated")
+                return rounded
+            except NotInvertible as error:
+                reason = str(error)
+                _LOG.warning("%s is rounded to the nearest: %s", name, reason)
+        self.found[name] = LayerFormat(name=name, format=fmt, algorithm="rounded", reason=reason)
+        return formats.rounded_nearest(weight, fmt)
+
+
+def _add(gathered: _Gathered, entering: torch.Tensor, original: torch.Tensor | None) -> None:
+    if not len(entering):
+        return
+    first = gathered.moments is None
+    moments = entering.T @ entering
+    gathered.moments = moments if gathered.moments is None else gathered.moments.add_(moments)
+    gathered.rows += len(entering)
+    if original is not None and (first or gathered.crossed is not None):
+        crossed = original.T @ entering
+        gathered.crossed = crossed if gathered.crossed is None else gathered.crossed.add_(crossed)
+
+
+def _compensated(weight: torch.Tensor, fmt: str, gathered: _Gathered) -> Rounded:
+    assert gathered.moments is not None  # noqa: S101 (the caller looked)
+    moments = gathered.moments / gathered.rows
+    prepared = compensated.order(moments)
+    if gathered.crossed is not None:
+        weight = compensated.moved(weight, moments, gathered.crossed / gathered.rows, SHARE)
+    scales = compensated.int4_scales(weight, prepared.importance) if fmt == "int4" else compensated.int8_scales(weight)
+    return compensated.compensated(weight, scales, formats.LIMITS[fmt], prepared)

@@ -1,0 +1,104 @@
+"""Weight formats: integers and scales as torchao's tensors, what each takes in a file, and what a model is kept in.
+
+Goes in: rounded weights. Comes out: parameters that ``torch.export`` and the backends know (torchao's
+``IntxUnpackedToInt8Tensor``, the same class that torchao's own configs make), byte counts, and the report's rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torchao.quantization import IntxUnpackedToInt8Tensor
+from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor import (
+    IntxUnpackedToInt8TensorActivationQuantization,
+)
+from transformers import PreTrainedModel
+
+from exporter.quantize.compensated import GROUP_SIZE, INT4, INT8, Rounded, int4_scales, int8_scales, nearest
+
+_INT4: torch.dtype = vars(torch)["int4"]  # torch's type stubs do not name it
+FORMATS = {_INT4: "int4", torch.int8: "int8"}
+_TYPES = {name: dtype for dtype, name in FORMATS.items()}
+LIMITS = {"int4": INT4, "int8": INT8}
+_BYTES = {"int4": 0.5, "int8": 1.0, "fp32": 4.0}
+_SCALE_BYTES = {"int4": 2, "int8": 4, "fp32": 0}
+"""bfloat16 for groups, float32 for rows, as XNNPACK's serializer writes them (executorch 1.5.1, node_visitor.py)."""
+_EMBEDDING_SCALE_BYTES = 4
+_DYNAMIC = IntxUnpackedToInt8TensorActivationQuantization.INT8_ASYM_PER_TOKEN
+_LEAST_STEP = torch.finfo(torch.float32).eps
+
+
+def parameter(rounded: Rounded, fmt: str, *, dynamic: bool) -> nn.Parameter:
+    """A weight for ``nn.Linear`` or ``nn.Embedding``.
+
+    Args:
+        dynamic: whether the layer's inputs are rounded to int8 at run time, asymmetric per token.
+    """
+    width = rounded.values.shape[1]
+    tensor = IntxUnpackedToInt8Tensor(
+        qdata=rounded.values,
+        scale=rounded.scales,
+        zero_point=torch.zeros(rounded.scales.shape, dtype=torch.int8),
+        target_dtype=_TYPES[fmt],
+        block_size=(1, width // rounded.scales.shape[1]),
+        dtype=torch.float32,
+        activation_quantization=_DYNAMIC if dynamic else None,
+    )
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+def rounded_nearest(weight: torch.Tensor, fmt: str, importance: torch.Tensor | None = None) -> Rounded:
+    """``weight`` [out, in] rounded to the nearest; int4 with searched scales (see ``int4_scales``)."""
+    scales = int4_scales(weight, importance) if fmt == "int4" else int8_scales(weight)
+    return nearest(weight, scales, LIMITS[fmt])
+
+
+def takes(fmt: str, width: int) -> bool:
+    """Whether rows of that many weights can be kept in a format."""
+    return fmt != "int4" or width % GROUP_SIZE == 0
+
+
+def round_activations(x: torch.Tensor) -> torch.Tensor:
+    """``x`` [..., in] rounded to int8 and back, asymmetric with one scale and zero point a token.
+
+    What runs: torchao 0.18, choose_qparams_affine with ASYMMETRIC, int8 and float32's eps (a test holds the two alike).
+    """
+    low, high = torch.aminmax(x, dim=-1, keepdim=True)
+    low, high = low.clamp_(max=0.0), high.clamp_(min=0.0)
+    step = (high - low).div_(255.0).clamp_(min=_LEAST_STEP)
+    zero = (INT8[0] - torch.round(low / step)).clamp_(*INT8)
+    return torch.round(x / step).add_(zero).clamp_(*INT8).sub_(zero).mul_(step)
+
+
+def linear_bytes(out: int, width: int, fmt: str) -> int:
+    """What a linear layer's weight takes in a file of a backend that packs it."""
+    scales = out * (width // GROUP_SIZE if fmt == "int4" else 1) * _SCALE_BYTES[fmt]
+    return int(out * width * _BYTES[fmt]) + scales
+
+
+def embedding_bytes(rows: int, width: int, fmt: str) -> int:
+    """What an input embedding takes: ``8w`` has one float32 scale a row, ``4w`` one for each 32 values."""
+    kept = {"8w": "int8", "4w": "int4"}.get(fmt, "fp32")
+    scales = {"int8": rows, "int4": rows * (width // GROUP_SIZE), "fp32": 0}[kept]
+    return int(rows * width * _BYTES[kept]) + scales * _EMBEDDING_SCALE_BYTES
+
+
+def quantize_embedding(model: PreTrainedModel, fmt: str) -> str:
+    """Round the input embedding of ``model`` in place; gives the format that it got (``fp32`` where it cannot)."""
+    table = model.get_input_embeddings()
+    if fmt == "fp32" or not isinstance(table, nn.Embedding):
+        return "fp32"
+    kept = "int4" if fmt == "4w" and takes("int4", table.embedding_dim) else "int8"
+    # The fusion into ExecuTorch's own embedding kernels matches embedding(weight, ids) only; padding_idx matters to
+    # gradients alone, and a third argument would defeat the match after minutes of lowering.
+    table.padding_idx = None
+    table.weight = parameter(rounded_nearest(table.weight.detach(), kept), kept, dynamic=False)
+    return "4w" if kept == "int4" else "8w"
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters by the format of their weights."""
+    counts = {"int4": 0, "int8": 0, "fp32": 0}
+    for weight in model.parameters():
+        counts[FORMATS.get(getattr(weight, "target_dtype", weight.dtype), "fp32")] += weight.numel()
+    return counts
