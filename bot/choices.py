@@ -38,6 +38,11 @@ class Layer:
     fields: Mapping[str, Any]
 
 
+def layer(name: str, thing: object) -> Layer:
+    """What an object says of the fields, by attributes of their names; one that it does not have says nothing."""
+    return Layer(name, {field: getattr(thing, field, None) for field in FIELDS})
+
+
 class Mismatch(Exception):
     """Precisions and budgets that do not go together; the text names what was said and where."""
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot import export_process, plan, speed, workspace
@@ -65,9 +65,11 @@ def run(job: Job, *, show: OnProgress, log: OnLog = lambda _: None) -> Outcome:
     """Do the job; the same job again gives the same end and no second pull request.
 
     Raises:
+        InvalidCalibration: the model has no such text as the spec names.
         NotAuthorized: there is no token to publish with.
         PtebotError: a stage failed, as its own class. That no file passed is told by the report.
     """
+    job = replace(job, source=job.source.with_texts(job.spec.calibration))
     toolchain = facts.toolchain()
     if job.target is not None:
         job.target.check(dry_run=job.dry_run)

@@ -12,7 +12,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,7 @@ def write(env: Mapping[str, str], given: Mapping[str, str]) -> None:
 def dumps(document: dict[str, Any]) -> str:
     """The document as one line of ASCII JSON within ``MAX_RESULT``; what is left out is told by ``truncated``."""
     text = _json(document)
-    for shorten in (_without_comparisons, _with_short_texts, _without_cells, _bare):
+    for shorten in (_without_comparisons, _without_kinds, _with_short_texts, _without_cells, _bare):
         if len(text) <= MAX_RESULT:
             break
         document = {**shorten(document), "truncated": True}
@@ -163,6 +163,14 @@ def _finite(value: Any) -> Any:
 
 def _without_comparisons(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "cells": [{**cell, "parity": None} for cell in document["cells"]]}
+
+
+def _without_kinds(document: dict[str, Any]) -> dict[str, Any]:
+    def short(cell: dict[str, Any]) -> dict[str, Any]:
+        quality = cell["quality"]
+        return {**cell, "quality": None if quality is None else {**quality, "texts": []}}
+
+    return {**document, "cells": [short(cell) for cell in document["cells"]]}
 
 
 def _with_short_texts(document: dict[str, Any]) -> dict[str, Any]:
@@ -254,18 +262,7 @@ def _quality(cost: Quality) -> dict[str, Any]:
         "top1_agreement": cost.top1_agreement,
         "kl_mean": cost.kl_mean,
         "kl_p99": cost.kl_p99,
-        "texts": [
-            {
-                "name": one.name,
-                "positions": one.positions,
-                "perplexity": one.perplexity,
-                "perplexity_full": one.perplexity_full,
-                "top1_agreement": one.top1_agreement,
-                "kl_mean": one.kl_mean,
-                "kl_p99": one.kl_p99,
-            }
-            for one in cost.texts[:MOST_TEXTS]
-        ],
+        "texts": [asdict(one) for one in cost.texts[:MOST_TEXTS]],
         "answers": {
             "total": cost.answers_total,
             "same": cost.answers_same,

@@ -113,7 +113,6 @@ class _One:
         if isinstance(target, HubTarget) and isinstance(source, LocalModel):
             source = sources.as_copy_of(source, target.repo_id, endpoint=scene.endpoint, token=target.read_token)
         spec = self._work.spec(source.ref)
-        source = source.with_texts(spec.calibration)
         outcome = job.run(
             job.Job(
                 source=source,

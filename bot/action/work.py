@@ -117,9 +117,9 @@ def _work(model: Model, request: Request, given: Inputs) -> Work:
 def _options(asked: Overrides, given: Inputs, model: Model) -> dict[str, Any]:
     """The fields of the spec, from everybody who says something of them."""
     layers = [
-        choices.Layer("the event", {name: getattr(asked, name) for name in choices.FIELDS}),
-        choices.Layer("the inputs", {name: getattr(given, name, None) for name in choices.FIELDS}),
-        choices.Layer("the configuration", {name: getattr(model, name) for name in choices.FIELDS}),
+        choices.layer("the event", asked),
+        choices.layer("the inputs", given),
+        choices.layer("the configuration", model),
         choices.Layer("ptebot's defaults", {"backends": DEFAULT_BACKENDS, "precisions": DEFAULT_PRECISIONS}),
     ]
     try:

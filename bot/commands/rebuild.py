@@ -14,6 +14,7 @@ import click
 from bot.commands.options import output_options
 from bot.console import Console
 from bot.errors import InvalidManifest, RebuildDiffers
+from exporter import calibration_files
 from exporter.report import Report
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def command(console: Console, manifest: Path, model: Path | None, endpoint: str 
     with ExitStack() as stack:
         kept = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ptebot-rebuild-")), "out")
         show = stack.enter_context(console.progress())
-        directory = source.fetch(show)
+        directory = source.with_texts(then.spec.calibration).fetch(show)
         paths = {file.path: directory / file.path for file in then.model.files}
         now = {name: hashes.sha256_of(path) if path.is_file() else None for name, path in paths.items()}
         found = rebuild.Differences(inputs=rebuild.inputs(then.model.files, now))
@@ -90,7 +91,12 @@ def read_manifest(path: Path) -> Report:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise InvalidManifest(f"{path} does not follow the schema: {where}: {first['msg']}.") from None
-    unsafe = [file.path for file in report.model.files if Path(file.path).name != file.path or file.path in ("", "..")]
+    texts = report.spec.calibration
+    unsafe = [
+        file.path
+        for file in report.model.files
+        if calibration_files.wrong(file.path) is not None or ("/" in file.path and file.path not in texts)
+    ]
     if unsafe:
         raise InvalidManifest(f"{path} names inputs outside the model's directory: {unsafe[0]!r}.")
     if not report.good_cells:

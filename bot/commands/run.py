@@ -90,7 +90,6 @@ def command(
         if isinstance(source, sources.LocalModel):
             source = sources.as_copy_of(source, repo_id, endpoint=endpoint, token=token)
     asked = build_spec(model=source.ref, **spec)
-    source = source.with_texts(asked.calibration)
     outcome = run_job(
         console,
         job.Job(

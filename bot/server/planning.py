@@ -102,8 +102,8 @@ def spec_of(job: JobRecord, found: fetch.Resolved, owners: Config, settings: Set
         return f"{CONFIG} says `comments: false`"
     layers = [
         choices.Layer("the request", asked),
-        choices.Layer(CONFIG, {name: getattr(model, name) for name in choices.FIELDS}),
-        choices.Layer("the server's settings", {name: getattr(settings, name, None) for name in choices.FIELDS}),
+        choices.layer(CONFIG, model),
+        choices.layer("the server's settings", settings),
     ]
     try:
         wanted = choices.merge(layers)

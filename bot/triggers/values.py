@@ -154,7 +154,7 @@ def from_json(given: Mapping[str, Any], what: str) -> Overrides:
         if value is None or value == "":
             continue
         key = key_of(name)
-        text = _text(value)
+        text = _text(value) if not isinstance(value, float) or key != "max-kl" else amounts.decimal(value)
         if text is None:
             raise InvalidEvent(f"The {what} gives {quoted(key)} a value that is no text and no number.")
         if key in texts:
@@ -177,6 +177,4 @@ def _text(value: Any) -> str | None:
         value = ",".join(value)
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
         return str(value)
-    if isinstance(value, float) and abs(value) < 1 << 64:
-        return amounts.decimal(value)
     return re.sub(r"\s*,\s*", ",", value.strip()) if isinstance(value, str) and len(value) <= 1000 else None

@@ -117,6 +117,25 @@ def test_an_absent_file(tmp_path: Path) -> None:
         ("precision: [fp32, 4bit]\n", "`precision`: '4bit' is none of"),
         ("precision: [1]\n", "`precision`: it takes a text"),
         ("embedding: 2w\n", "`embedding`: Input should be '8w', '4w' or 'fp32'"),
+        ("cache: int4\n", "`cache`: Input should be 'fp32' or 'int8'"),
+        ("precision: auto\n", "line 1: precision auto needs a budget: max-kl .* or max-size"),
+        ("model: a/b\nprecision: 8da4w\n\nmax-size: 90MB\n", "line 4: `max-size`: it is a budget of precision auto"),
+        (
+            "precision: fp32\nmodels:\n- model: a/b\n  max-kl: 0.1\n",
+            "line 4: `max-kl`: it is a budget of precision auto",
+        ),
+        ("models:\n- model: a/b\n- model: a/c\n  precision: auto\n", "line 4: precision auto needs a budget"),
+        ("max-kl: 0\n", "`max-kl`: it takes a number of nats above 0 and at most 10"),
+        ("max-kl: true\n", "`max-kl`: it takes a number of nats"),
+        ("max-kl: '0.05'\n", "`max-kl`: it takes a number of nats"),
+        ("max-kl: .nan\n", "`max-kl`: it takes a number of nats"),
+        ("max-size: 90\n", "`max-size`: no file has less than 10 kB: give a unit"),
+        ("max-size: big\n", "`max-size`: it takes a size, such as 90MB"),
+        ("max-size: 1.5\n", "`max-size`: it takes a size"),
+        ("calibration: []\n", "`calibration`: at least one file is needed"),
+        ("calibration: ../x\n", "`calibration`: '../x': a name is a path below the model's own folder"),
+        ("calibration: [a, a]\n", "`calibration`: 'a' is named twice"),
+        ("calibration: 3\n", "`calibration`: it takes a list"),
         ("max-seq-len: 0\n", "`max-seq-len`: Input should be greater than or equal to 1"),
         ("max-seq-len: '5'\n", "`max-seq-len`: it takes a whole number"),
         ("max-seq-len: true\n", "`max-seq-len`: it takes a whole number"),
@@ -253,3 +272,33 @@ def _read_or_refuse(text: str, folder: Path) -> None:
         assert "\n" not in error.what and len(error.what) < 800
     else:
         assert isinstance(found.all_models(), tuple)
+
+
+BUDGETS = """\
+precision: auto
+max-kl: 0.1
+calibration: docs/use.txt
+models:
+  - model: a/top
+  - model: a/fp32
+    precision: fp32
+  - model: a/size
+    max-size: 90MB
+    calibration: [b.txt, c.txt]
+    cache: int8
+  - model: a/again
+    precision: [fp32, auto]
+"""
+
+
+def test_a_budget_goes_with_the_precisions_that_it_is_for(tmp_path: Path) -> None:
+    top, exact, sized, again = _load(BUDGETS, tmp_path).all_models()
+    assert (top.precisions, top.max_kl, top.max_size, top.calibration) == (("auto",), 0.1, None, ("docs/use.txt",))
+    assert (exact.precisions, exact.max_kl, exact.max_size) == (("fp32",), None, None)
+    assert (sized.max_kl, sized.max_size, sized.calibration, sized.cache) == (
+        None,
+        90_000_000,
+        ("b.txt", "c.txt"),
+        "int8",
+    )
+    assert (again.precisions, again.max_kl) == (("fp32", "auto"), 0.1)

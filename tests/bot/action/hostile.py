@@ -17,7 +17,7 @@ from markdown_it.token import Token
 from bot.sandbox.call import UNBOUND, Argument, Conditions, Exit, Reads, Writes
 from exporter import facts
 from exporter import spec as specs
-from exporter.report import Cell, Delegation, Report
+from exporter.report import Answer, Cell, Delegation, LayerFormat, Quality, Quantization, Report, Tried
 from tests.bot import reports
 
 TEXTS = [
@@ -88,8 +88,24 @@ def _worst(cell: Cell) -> Cell:
         attention=ALL,
         delegation=Delegation(delegates=1, delegate_ids=[ALL], delegated_ops={ALL: 1}, leftover_ops={ALL: 1}),
         parity=parity,
-        quality=replace(reports.quality(), verdict=ALL, words="\n".join(TEXTS)),
+        quality=_lost(),
+        quantization=_made(),
+        cache=ALL,
     )
+
+
+def _lost() -> Quality:
+    base = reports.measured(0.2, "degraded")
+    answers = [Answer(prompt=one, original=one, file=one, same=False, repeats=True) for one in TEXTS]
+    texts = [replace(base.texts[0], name=one) for one in TEXTS]
+    return replace(base, verdict=ALL, words="\n".join(TEXTS), texts=texts, answers=answers, left_out=TEXTS)
+
+
+def _made() -> Quantization:
+    base = reports.quantization(tried=[Tried(what=one, size_bytes=9, kl_mean=1.0, within=True) for one in TEXTS])
+    used = replace(base.calibration, sha256=ALL, sources=dict.fromkeys(TEXTS, 1)) if base.calibration else None
+    layers = [LayerFormat(name=one, format=one, algorithm=one, reason=one) for one in TEXTS]
+    return replace(base, algorithm=ALL, parameters=dict.fromkeys(TEXTS, 1), layers=layers, calibration=used)
 
 
 def exporter(change: Callable[[Report], Report] = worst, cells: list[Cell] | None = None) -> Callable[..., Exit]:

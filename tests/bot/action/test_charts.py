@@ -10,7 +10,7 @@ import pytest
 from bot.action import charts
 from exporter.report import Cell, Comparison, Figure, Parity, Report
 from tests.bot.action.mermaid import diagrams, drawn
-from tests.bot.reports import cell, failed, parity, report
+from tests.bot.reports import cell, failed, parity, quality, report
 
 
 def sized(backend: str, precision: str, size: int) -> Cell:
@@ -54,6 +54,20 @@ def test_one_bar_is_no_comparison() -> None:
     assert charts.parity(report([failed()])) == ""
 
 
+def lost(precision: str, size: int, kl_mean: float) -> Cell:
+    return cell("xnnpack", precision, size_bytes=size, quality=dataclasses.replace(quality(), kl_mean=kl_mean))
+
+
+def test_costs_are_in_the_order_of_sizes() -> None:
+    source = charts.costs(report([lost("8da8w", 139, 0.018), cell(), lost("8da4w", 95, 0.108), lost("4w", 90, 0.5)]))
+    assert 'x-axis ["xnnpack 4w", "xnnpack 8da4w", "xnnpack 8da8w"]' in source
+    assert "bar [500, 108, 18.0]" in source and "thousandths of a nat" in source
+    assert "bar [2.50, 0.10]" in charts.costs(report([lost("4w", 90, 2.5), lost("8da4w", 95, 0.1)]))
+    assert charts.costs(report([lost("8da8w", 139, 0.018), cell()])) == "", "one bar is no comparison"
+    odd = [lost("a", 1, float("nan")), lost("b", 2, float("inf")), lost("c", 3, -1e-9), lost("d", 4, 1e300)]
+    assert "bar [0.00, 10000]" in charts.costs(report(odd))
+
+
 HOSTILE = [
     '"]',
     "a\n```\n# x",
@@ -89,12 +103,16 @@ def test_mermaid_draws_every_plot(tmp_path: Path) -> None:
         charts.parity(hostile(HOSTILE)),
         charts.sizes(report([sized(f"b{number}", "fp32", number + 1) for number in range(40)])),
         charts.parity(report([held(1e-3, 1e-3), held(5.0, 1e-3, passed=False)])),
+        charts.costs(report([lost("8da4w", 95, 0.108), lost("8da8w", 139, 0.018)])),
     ]
     assert all(source.count("\n```") == 1 and source.endswith("\n```") for source in sources)
     found = drawn([*(diagrams(source)[0] for source in sources), "xychart-beta\n  bar ["], tmp_path)
     assert "error" in found.pop(), "a diagram that is wrong is told as wrong"
-    assert [one.get("error") for one in found] == [None] * 6
-    size, room, odd, odd_room, many, zeros = found
+    assert [one.get("error") for one in found] == [None] * 7
+    size, room, odd, odd_room, many, zeros, costs = found
+    none = min(zeros["bars"])  # how wide Mermaid draws a bar of zero
+    low, high = (bar - none for bar in sorted(costs["bars"]))
+    assert high / low == pytest.approx(6.0, rel=0.05) and "xnnpack 8da8w" in costs["texts"]
     assert {"portable fp32", "xnnpack 8da4w", "Size of the file in MB"} <= {*size["texts"]}
     assert "openvino fp32" not in size["texts"] and len(size["bars"]) == 3
     first, second, third = size["bars"]

@@ -41,8 +41,12 @@ def test_every_input_arrives(tmp_path: Path) -> None:
             revision="v1.0",
             repo="acme/other",
             backends="xnnpack, portable\n",
-            precision="8da4w\nfp32",
-            embedding="fp32",
+            precision="8da4w\nauto",
+            max_kl="0.05",
+            max_size="90MB",
+            embedding="4w",
+            cache="int8",
+            calibration="use.txt\n docs/more.md, a b.txt",
             max_seq_len="512",
             publish="github",
             storage="release",
@@ -63,8 +67,12 @@ def test_every_input_arrives(tmp_path: Path) -> None:
         revision="v1.0",
         repo="acme/other",
         backends=("xnnpack", "portable"),
-        precisions=("8da4w", "fp32"),
-        embedding="fp32",
+        precisions=("8da4w", "auto"),
+        max_kl=0.05,
+        max_size=90_000_000,
+        embedding="4w",
+        cache="int8",
+        calibration=("use.txt", "docs/more.md", "a b.txt"),
         max_seq_len=512,
         publish="github",
         storage="release",
@@ -116,7 +124,17 @@ def test_sizes(text: str, size: int) -> None:
         ("backends", ","),
         ("backends", "xnnpack,xnnpack"),
         ("precision", "fp16"),
-        ("embedding", "4w"),
+        ("max-kl", "0"),
+        ("max-kl", "0,05"),
+        ("max-kl", "nan"),
+        ("max-size", "90"),
+        ("max-size", "big"),
+        ("embedding", "2w"),
+        ("cache", "int4"),
+        ("calibration", ","),
+        ("calibration", "../x"),
+        ("calibration", "/etc/passwd"),
+        ("calibration", "a,a"),
         ("max-seq-len", "0"),
         ("max-seq-len", "-1"),
         ("max-seq-len", "1e3"),
@@ -220,3 +238,10 @@ def test_the_table_is_complete() -> None:
     for one in INPUTS:
         assert one.name == one.name.lower() and "_" not in one.name
         assert one.description.endswith(".") and one.allowed
+
+
+def test_a_budget_is_for_auto_only(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="input `max-size` is given: it is a budget of precision auto") as failure:
+        read(env(tmp_path, precision="8da4w", max_size="90MB"))
+    assert "precision: auto" in failure.value.advice
+    assert read(env(tmp_path, max_kl="0.05")).max_kl == 0.05  # precision may be the configuration's

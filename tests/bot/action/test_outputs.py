@@ -14,7 +14,7 @@ from bot.action.outputs import OUTPUTS, Place, values, write
 from bot.action.status import broken, ignored, judge
 from bot.publish.loop import Published
 from exporter.errors import NotACausalLM
-from tests.bot.reports import cell, failed, parity, report
+from tests.bot.reports import cell, failed, measured, parity, report, speaking
 from tests.bot.reports import write as write_report
 
 
@@ -53,6 +53,36 @@ def test_no_value_becomes_another(given_: dict[str, str], tmp_path_factory: pyte
         for name, text in given_.items()
     }
     assert read == {"before": "1", **expected}
+
+
+def test_quality_is_told_for_each_kind_of_text() -> None:
+    whole = json.loads(values(judge(speaking(), "all"), Place(workspace=Path("/nowhere")), report=speaking())["result"])
+    cells = {(one["backend"], one["precision"]): one for one in whole["cells"]}
+    assert cells["xnnpack", "fp32"]["quality"] is None and cells["xnnpack", "fp32"]["quantization"] is None
+    lossy = cells["xnnpack", "8da4w-rtn"]
+    assert lossy["quality"]["kl_p99"] == pytest.approx(4.68) and lossy["cache"] == "fp32"
+    assert lossy["quality"]["answers"] == {"total": 12, "same": 8, "repeating": 2}
+    kinds = {one["name"]: one for one in lossy["quality"]["texts"]}
+    assert [*kinds] == ["docs", "code", "chat", "own"] and kinds["code"]["kl_mean"] == pytest.approx(0.312)
+    assert cells["xnnpack", "auto"]["quantization"]["tried"] == 4
+    assert cells["xnnpack", "auto"]["quantization"]["calibration_sha256"] == "c" * 64
+    assert lossy["quantization"]["calibration_sha256"] is None
+    old = json.loads(values(judge(report(), "all"), Place(workspace=Path("/nowhere")), report=report())["result"])
+    assert [one["quality"] and (one["quality"]["kl_p99"], one["quality"]["texts"]) for one in old["cells"]] == [
+        None,
+        None,
+        (None, []),
+    ]
+
+
+def test_many_kinds_are_left_out_before_cells_are() -> None:
+    many = report(
+        [cell(f"b{number}", "8da4w", quality=measured(0.1, "degraded"), parity=None) for number in range(400)]
+    )
+    text = values(judge(many, "all"), Place(workspace=Path("/nowhere")), report=many)["result"]
+    found = json.loads(text)
+    assert found["truncated"] and len(text) <= outputs.MAX_RESULT and len(found["cells"]) == 400
+    assert found["cells"][399]["quality"]["texts"] == [] and found["cells"][399]["quality"]["kl_mean"] == 0.1
 
 
 def test_delimiters_are_drawn_for_each_value(tmp_path: Path) -> None:

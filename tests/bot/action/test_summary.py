@@ -174,7 +174,7 @@ def test_a_published_export() -> None:
 
 def test_the_whole_page_is_drawn(tmp_path: Path) -> None:
     found = drawn(diagrams(render(story("plain", error=None))), tmp_path)
-    assert len(found) == 2 and not any("error" in one for one in found)
+    assert len(found) == 3 and not any("error" in one for one in found)
 
 
 @pytest.mark.parametrize(

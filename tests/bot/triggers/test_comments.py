@@ -31,6 +31,14 @@ NOTHING = Overrides()
             "/ptebot export backends=xnnpack,portable precision=fp32",
             Overrides(backends=("xnnpack", "portable"), precisions=("fp32",)),
         ),
+        (
+            "/ptebot export precision=auto max-kl=0.05 embedding=4w cache=int8",
+            Overrides(precisions=("auto",), max_kl=0.05, embedding="4w", cache="int8"),
+        ),
+        (
+            "/ptebot export max-size=90MB calibration=use.txt,docs/more.md",
+            Overrides(max_size=90_000_000, calibration=("use.txt", "docs/more.md")),
+        ),
         ("/ptebot export max-seq-len=4096", Overrides(max_seq_len=4096)),
         (
             "/ptebot export model=acme/tiny-2.5_b revision=refs/pr/3",
@@ -109,6 +117,18 @@ def test_not_ours(body: str) -> None:
         ("/ptebot export backends=xnnpack, portable", "there is 'portable'"),
         ("/ptebot export backends=xnnpack backends=portable", "'backends' is given twice"),
         ("/ptebot export precision=int3", "'int3' is none of: fp32"),
+        ("/ptebot export precision=8da4w max-kl=0.05", "max-kl: it is a budget of precision auto"),
+        ("/ptebot export max-kl=0", "max-kl: it is not above 0"),
+        ("/ptebot export max-kl=0,05", "with a point"),
+        ("/ptebot export max-kl=`x`", "no number of nats"),
+        ("/ptebot export max-size=90", "give a unit"),
+        ("/ptebot export max-size=@acme", "max-size: it is no size"),
+        ("/ptebot export cache=int4", "cache: 'int4' is none of: fp32, int8"),
+        ("/ptebot export embedding=", "embedding: a name is missing"),
+        ("/ptebot export calibration=../x", "by plain paths"),
+        ("/ptebot export calibration=a/./b", "by plain paths"),
+        ("/ptebot export calibration=[x](y)", "by plain paths"),
+        ("/ptebot export calibration=a,a", "'a' is named twice"),
         ("/ptebot export max-seq-len=0", "a whole number from 1"),
         ("/ptebot export max-seq-len=-1", "a whole number from 1"),
         ("/ptebot export max-seq-len=1e3", "a whole number from 1"),
@@ -164,12 +184,20 @@ def test_the_grammar_names_every_setting_and_every_word() -> None:
 
 
 def test_every_setting_reaches_its_field() -> None:
-    found = parse("/ptebot export revision=v1 model=a/b max-seq-len=7 precision=8da4w backends=openvino")
+    found = parse(
+        "/ptebot export revision=v1 model=a/b max-seq-len=7 precision=auto backends=openvino max-kl=.5 max-size=1GiB "
+        "embedding=fp32 cache=fp32 calibration=a.txt"
+    )
     assert found is not None
     assert asdict(found.overrides) == {
         "model": "a/b",
         "backends": ("openvino",),
-        "precisions": ("8da4w",),
+        "precisions": ("auto",),
+        "max_kl": 0.5,
+        "max_size": 1 << 30,
+        "embedding": "fp32",
+        "cache": "fp32",
+        "calibration": ("a.txt",),
         "max_seq_len": 7,
         "revision": "v1",
     }
