@@ -39,7 +39,7 @@ _GENERATED_SHARE = 0.5
 """Of what the owner's text leaves."""
 _DOCS_SHARE = 0.65
 """Of the built-in text; the rest is code."""
-_HELD_OUT_EVERY = 10
+_HELD_OUT = slice(4, None, 10)
 _LEAST_SEQUENCE = 16
 """Tokens; a remainder that is shorter is left out, except where the context itself is."""
 _LONGEST_PROMPT = 1_024
@@ -180,6 +180,7 @@ class _Made:
             starts,
             tokens=wanted,
             longest=longest,
+            kept=self.longest,
             vocab_size=self.vocab_size,
             ends=_ends(model, self.tokenizer),
             seed=seed,
@@ -273,10 +274,10 @@ def _count(found: Sequence[_Sequence]) -> int:
 
 
 def _calibration(found: list[_Sequence], seed: int, notes: list[str]) -> Calibration:
-    """Every tenth sequence is held out; they stand by source, so that each gives its share."""
-    last = _HELD_OUT_EVERY - 1
-    # A few sequences have no tenth, and one alone is not held out.
-    picked = set(range(last, len(found), _HELD_OUT_EVERY)) or set(range(1, len(found))[-1:])
+    """Of every source, the fifth sequence is held out and every tenth after it."""
+    picked: set[int] = set()
+    for source in {one.source for one in found}:
+        picked.update([index for index, one in enumerate(found) if one.source == source][_HELD_OUT])
     sequences = [one for index, one in enumerate(found) if index not in picked]
     held_out = [one for index, one in enumerate(found) if index in picked]
     digest = hashlib.sha256()

@@ -61,6 +61,7 @@ def samples(
     *,
     tokens: int,
     longest: int,
+    kept: int,
     vocab_size: int,
     ends: Sequence[int],
     seed: int,
@@ -73,6 +74,7 @@ def samples(
     Args:
         starts: token ids, each at least one and fewer than ``longest``.
         longest: the most tokens of a sequence, its beginning included.
+        kept: the most tokens of a sequence that count towards ``tokens``.
         ends: tokens after which a sequence ends.
 
     Raises:
@@ -82,22 +84,25 @@ def samples(
     generator = torch.Generator().manual_seed(seed)
     found: list[_Row] = []
     written = 0
+
+    def counted(rows: list[_Row]) -> int:
+        return sum(min(len(row.ids), kept) for row in rows)
+
     try:
         with torch.no_grad(), _one_expert_at_a_time(model):
             size = _batch_size(model, starts[0], longest)
             while len(found) < len(starts) and written < tokens:
                 # No more rows than are missing, by the length of earlier ones.
-                usual = written / len(found) if found else longest
+                usual = written / len(found) if found else min(longest, kept)
                 count = min(size, math.ceil((tokens - written) / usual))
                 rows = [_Row(start=start) for start in starts[len(found) : len(found) + count]]
-                earlier = written
 
-                def tell(count: int, earlier: int = earlier) -> None:
-                    progress(min(1.0, (earlier + count) / tokens))
+                def tell(rows: list[_Row] = rows, earlier: int = written) -> None:
+                    progress(min(1.0, (earlier + counted(rows)) / tokens))
 
                 _fill(model, rows, longest, vocab_size, frozenset(ends), generator, tell)
                 found += rows
-                written += sum(len(row.ids) for row in rows)
+                written += counted(rows)
     except Unusable:
         raise
     except MemoryError:
@@ -120,7 +125,7 @@ def _fill(
     vocab_size: int,
     ends: frozenset[int],
     generator: torch.Generator,
-    tell: Callable[[int], None],
+    tell: Callable[[], None],
 ) -> None:
     """Write every row of a batch to its end."""
     position = min(len(row.start) for row in rows)
@@ -147,7 +152,7 @@ def _fill(
             if not ended and row.written < NEW_TOKENS and len(row.ids) < longest:
                 kept.append(index)
         position += 1
-        tell(sum(len(row.ids) for row in rows))
+        tell()
         if len(kept) < len(active):
             active = [active[index] for index in kept]
             if active:
