@@ -55,7 +55,7 @@ def quality(verdict: str = "faithful") -> Quality:
         "faithful": "It answers like the original.",
         "degraded": "It answers worse than the original.",
         "damaged": "Quantization damaged this model: do not ship this file.",
-    }[verdict]
+    }.get(verdict, "It was never seen before.")
     return Quality(
         perplexity=28.29, perplexity_full=18.29, top1_agreement=0.651, kl_mean=0.55, verdict=verdict, words=words
     )

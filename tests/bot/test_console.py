@@ -12,7 +12,7 @@ from bot import tables
 from bot.console import Console
 from bot.export_process import Progress
 from exporter.errors import NoGoodCell
-from tests.bot.reports import cell, failed, report
+from tests.bot.reports import cell, failed, report, speaking
 
 
 def test_one_document_whatever_happens(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,3 +104,14 @@ def test_the_table_says_what_failed_and_what_quantization_costs(capsys: pytest.C
     assert "xnnpack 8da4w: Quantization damaged this model" in out
     assert "openvino fp32: failed in lower: the compiler gave up" in out
     assert "passed, 612 positions" in out
+
+
+def test_the_console_has_each_kind_of_text_and_tells_of_repetition(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.show(Console(), speaking())
+    out = capsys.readouterr().out
+    rows = [[part.strip() for part in line[1:-1].split("│")] for line in out.splitlines() if "→" in line]
+    assert len(rows) == 4 * 5
+    assert rows[0] == ["xnnpack 8da8w", "documentation", "18.29 → 18.62", "0.018", "0.162", "96.2%"]
+    assert rows[1][:2] == ["", "code"]
+    assert "xnnpack 8da4w-rtn: 2 of 12 short answers repeat themselves" in out.replace("\n", " ")
+    assert tables.quality(report([cell("xnnpack", "8da4w")])) is None

@@ -10,7 +10,7 @@ from typing import Any
 from bot.server.records import LIVE, Asked, Asker, Event, Failure, JobRecord, State, Trigger, Worker
 from bot.server.store import Store
 from exporter import report as reports
-from exporter.report import Cell, Comparison, Figure, Parity, Report
+from exporter.report import Cell, Comparison, Figure, Parity, Quality, Report
 from tests.bot import reports as made
 
 NASTY = (
@@ -99,14 +99,28 @@ def full_report(**fields: Any) -> Report:
     missed = replace(parity(figure("kl_over_cost", 0.61, 0.25, passed=False), against="quantized eager"), passed=False)
     seconds = {"lower": 12.5, "parity": 31.0}
     cells = [
-        made.cell("portable", parity=exact, seconds=seconds),
-        made.cell("portable", "8da4w", parity=lossy, verdict="degraded", seconds=seconds),
+        made.cell("portable", parity=exact, seconds=seconds, size_bytes=538_700_000),
+        made.cell(
+            "portable",
+            "8da4w",
+            parity=lossy,
+            quality=made.measured(0.108, "degraded", repeats=1),
+            seconds=seconds,
+            quantization=made.quantization(tried=made.TRIED),
+            size_bytes=95_700_000,
+        ),
         made.cell("xnnpack", parity=exact, seconds=seconds),
         made.failed("xnnpack", "8da4w", failed_stage="parity", reason="kl over cost is above its bound", parity=missed),
         made.cell("openvino", parity=exact, seconds=seconds),
         made.failed("openvino", "8da4w", status=reports.Status.SKIPPED, failed_stage=None, reason="not taken there"),
     ]
     return made.report(cells, **fields)
+
+
+def _nasty_quality(one: str) -> Quality:
+    base = made.measured(0.1, one)
+    answers = [replace(base.answers[0], prompt=one, original=one, file=one, same=False, repeats=True)]
+    return replace(base, words=one, texts=[replace(base.texts[0], name=one)], answers=answers, left_out=[one])
 
 
 def nasty_report() -> Report:
@@ -117,7 +131,17 @@ def nasty_report() -> Report:
         bad = parity(replace(figure(one, 1e-4, 1e-3), reason=one), against=one)
         cells.append(
             made.cell(
-                one[:80], one[:60], title=one, file=one, parity=bad, notes=[one], shape_policy=one, verdict="faithful"
+                one[:80],
+                one[:60],
+                title=one,
+                file=one,
+                parity=bad,
+                notes=[one],
+                shape_policy=one,
+                quality=_nasty_quality(one),
+                cache=one,
+                quantization=made.quantization(),
+                size_bytes=1000 + place,
             )
         )
         cells.append(made.failed(one[:80], f"{place}{one[:60]}", reason=text, failed_stage=one))

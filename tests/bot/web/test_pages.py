@@ -111,6 +111,16 @@ def test_the_overview(site: Site, browser: Browser) -> None:
     assert "Pull request #3" in page and "Not enough memory" in page
 
 
+def test_what_quantization_costs_is_on_the_page_of_a_job(site: Site, browser: Browser) -> None:
+    one = fill(site.store, HUB)["passed"]
+    page = browser.get(f"/jobs/{one.id}").text
+    drawing = page[page.index("<svg", page.index('id="quality"')) :]
+    drawing = drawing[: drawing.index("</svg>")]
+    assert drawing.count("<title") == drawing.count("<desc") == 1 and "portable 8da4w" in drawing
+    assert "style" not in drawing and "http" not in drawing, "the page's sheet has the colours"
+    assert "Figures by kind of text" in page and "repeats itself" in page and "10 of 12 alike" in page
+
+
 def test_the_queue_is_shown_in_its_order(site: Site, browser: Browser) -> None:
     for place, (trigger, age) in enumerate([("sweep", 900), ("webhook", 100), ("webhook", 500), ("comment", 10)]):
         job(site.store, f"acme/m{place}", trigger=trigger, age=age)  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import pytest
 
 from bot.publish.words import STATUS_WORDS
@@ -47,6 +49,30 @@ def test_rows_say_what_a_person_needs() -> None:
     assert (missed.word, missed.tone, missed.stage) == ("failed", "bad", "parity") and missed.plot is not None
     assert (left.word, left.reason) == ("skipped", "not taken there")
     assert rows["portable", "8da4w"].verdict == "noticeable"
+
+
+def test_quality_is_shown_for_each_kind_of_text_with_answers() -> None:
+    found = matrix({"": reports.dumps(full_report())})
+    assert found is not None and found.costs is not None
+    (lossy,) = (row for row in found.rows if row.texts)
+    assert (lossy.backend, lossy.precision, lossy.alike) == ("portable", "8da4w", "10 of 12")
+    assert [one.kind for one in lossy.texts] == ["documentation", "code", "chat", "the owner's text"]
+    first = lossy.texts[0]
+    assert (first.perplexity, first.kl, first.tail, first.agreement) == ("18.29 → 20.27", "0.108", "0.972", "87.2%")
+    assert [one.repeats for one in lossy.answers] == [True, False, False]
+    root = ElementTree.fromstring(found.costs)  # noqa: S314 - we wrote it
+    assert "portable 8da4w95.7 MB, KL 0.108" in ["".join(one.itertext()) for one in root.iter("text")]
+    exact = matrix({"": reports.dumps(made.report([made.cell()]))})
+    assert exact is not None and exact.costs is None and not exact.rows[0].texts
+
+
+def test_a_report_of_an_older_exporter_is_shown() -> None:
+    cell = made.cell("xnnpack", "8da4w", verdict="degraded")
+    found = matrix({"": reports.dumps(made.report([cell]))})
+    assert found is not None and not found.unreadable and found.costs is not None
+    (row,) = found.rows
+    assert row.texts == [] and row.answers == [] and row.alike == ""
+    assert row.quality == "perplexity 18.29 → 28.29, same top token 65.1%, KL 0.55 nats"
 
 
 def test_a_long_report_is_cut() -> None:
