@@ -51,6 +51,11 @@ def start_position(start: Any) -> Iterator[None]:
         _start.reset(token)
 
 
+def current_start() -> Any:
+    """The position that the surrounding ``start_position`` made known (int or SymInt)."""
+    return _start.get()
+
+
 def update_cache(new: torch.Tensor, cache: torch.Tensor) -> None:
     """Write ``new`` [1, kv_heads, S, head_dim] into ``cache`` [1, context, kv_heads, head_dim] in place.
 
@@ -77,7 +82,7 @@ def runtime_sdpa(
 
     Args:
         query: [1, heads, S, head_dim] float32.
-        key, value: the caches, [1, context, kv_heads, head_dim] float32.
+        key, value: the caches, or what they hold up to the last query, [1, K, kv_heads, head_dim] float32.
         attention_mask: None for causal attention, or float32 [S, context] to be added to the scores.
 
     Raises:
@@ -93,6 +98,8 @@ def runtime_sdpa(
     if query.shape[1] % key.shape[2]:
         raise AttentionNotTaken(f"{query.shape[1]} query heads over {key.shape[2]} key heads")
     causal = attention_mask is None
+    if attention_mask is not None and not (isinstance(key.shape[1], int) and key.shape[1] == attention_mask.shape[1]):
+        attention_mask = torch.narrow(attention_mask, 1, 0, key.shape[1])
     out = torch.ops.llama.custom_sdpa(
         query.transpose(1, 2), key, value, _start.get(), attention_mask, 0.0, causal, scaling
     )

@@ -13,6 +13,7 @@ import psutil
 from exporter import staging
 from exporter.checkpoint import Checkpoint
 from exporter.errors import NotEnoughMemory
+from exporter.quantized_cache import CacheFormat, layer_bytes
 
 BASE_BYTES = 600_000_000
 """The process with torch, transformers and executorch loaded: 0.58 to 0.65 GB measured."""
@@ -24,9 +25,14 @@ _FILE_FACTOR = 1.5
 """Times the float32 weights: a float32 file whose tied embedding is stored twice is the largest that is made."""
 
 
-def memory_bytes(ckpt: Checkpoint, max_seq_len: int) -> int:
+def cache_bytes(ckpt: Checkpoint, max_seq_len: int, cache_format: CacheFormat = "fp32") -> int:
+    """Keys and values of a full context, all layers, in bytes; int8 with its scales and zero points."""
+    return sum(layer_bytes(heads, head_dim, max_seq_len, cache_format) for heads, head_dim in ckpt.caches)
+
+
+def memory_bytes(ckpt: Checkpoint, max_seq_len: int, cache_format: CacheFormat = "fp32") -> int:
     """The least memory that an export of this model takes, in bytes."""
-    caches = sum(2 * heads * head_dim * max_seq_len * 4 for heads, head_dim in ckpt.caches)
+    caches = cache_bytes(ckpt, max_seq_len, cache_format)
     return int(BASE_BYTES + WEIGHTS_FACTOR * 4 * ckpt.info.parameters + caches)
 
 

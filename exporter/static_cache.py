@@ -8,25 +8,34 @@ transformers' own module keeps a counter buffer per layer and mutates it in ever
 OpenVINO fail at run time and other backends refuse the program. Here the position comes from
 ``cache_position`` alone. Sliding-window layers get a cache of the full context length and a mask, which is
 right beyond the window, where transformers' module is not.
+
+With ``cache_format="int8"`` keys and values are rounded when they are written (exporter/quantized_cache.py), and
+every call reads the rounded ones, its own tokens' too: one prefill and token by token see the same cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import StaticLayer
 from transformers.integrations.executorch import TorchExportableModuleWithStaticCache
 
-from exporter import attention
+from exporter import attention, quantized_cache
+from exporter.quantized_cache import CacheFormat
 
 Attention = Literal["custom", "stock"]
+_CALL_TOKENS = 256
+"""Tokens of one eager call: logits of a whole context at once would take gigabytes with a large vocabulary."""
 
 
 class PositionedLayer(StaticLayer):
     """A static layer [1, kv_heads, context, head_dim] that writes where the caller says."""
+
+    STATE: ClassVar[dict[str, str]] = {"key_cache": "keys", "value_cache": "values"}
+    """What the layer keeps between calls: the module's name for a buffer, to the layer's attribute."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -64,6 +73,38 @@ class RuntimeLayer(PositionedLayer):
         return self.keys, self.values
 
 
+class Int8Layer(RuntimeLayer):
+    """The same with int8 caches and, for every position and head, a scale and a zero point
+    [1, context, kv_heads, 1] (float32 and int8)."""
+
+    STATE: ClassVar[dict[str, str]] = {
+        **RuntimeLayer.STATE,
+        "key_cache_scales": "key_scales",
+        "key_cache_zero_points": "key_zero_points",
+        "value_cache_scales": "value_scales",
+        "value_cache_zero_points": "value_zero_points",
+    }
+
+    key_scales: torch.Tensor
+    key_zero_points: torch.Tensor
+    value_scales: torch.Tensor
+    value_zero_points: torch.Tensor
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self.keys, self.key_scales, self.key_zero_points = quantized_cache.empty(self.keys.shape)
+        self.values, self.value_scales, self.value_zero_points = quantized_cache.empty(self.values.shape)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Round and write [1, kv_heads, S, head_dim]; gives what attention reads, float32 [1, <= context, kv_heads,
+        head_dim]."""
+        keys = (self.keys, self.key_scales, self.key_zero_points)
+        values = (self.values, self.value_scales, self.value_zero_points)
+        return quantized_cache.update(key_states, keys), quantized_cache.update(value_states, values)
+
+
 class ExportableModule(TorchExportableModuleWithStaticCache):
     """A causal LM with its KV cache as buffers ``key_cache_<i>`` and ``value_cache_<i>``, batch size 1.
 
@@ -73,6 +114,10 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
         max_seq_len: context length in tokens.
         kind: ``custom`` (the runtime's SDPA and cache ops) or ``stock`` (core ops only).
         caches: (kv heads, head_dim) of each layer's cache; default: as the config has it.
+        cache_format: ``fp32`` or ``int8``; int8 needs ``custom``.
+
+    Raises:
+        ValueError: int8 caches were asked for beside ``stock``.
     """
 
     def __init__(
@@ -81,9 +126,14 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
         max_seq_len: int,
         kind: Attention = "stock",
         caches: Sequence[tuple[int, int]] | None = None,
+        cache_format: CacheFormat = "fp32",
     ) -> None:
+        if cache_format == "int8" and kind != "custom":
+            raise ValueError("int8 caches need the runtime's attention and cache ops")
         if kind == "custom":
             attention.load_ops()
+        if cache_format == "int8":
+            quantized_cache.load_ops()
         if hasattr(model, "set_experts_implementation"):
             # Grouped products, transformers' default for mixtures of experts, have no kernel in ExecuTorch.
             model.set_experts_implementation("batched_mm")
@@ -95,9 +145,10 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
             model.generation_config = kept
         self.max_seq_len = max_seq_len
         self.kind = kind
+        self.cache_format = cache_format
         for name in [name for name, _ in self.named_buffers() if name.startswith("cumulative_length_")]:
             delattr(self, name)
-        layer_class = RuntimeLayer if kind == "custom" else PositionedLayer
+        layer_class = PositionedLayer if kind == "stock" else Int8Layer if cache_format == "int8" else RuntimeLayer
         self.layers: list[PositionedLayer] = []
         for i in range(len(self.static_cache.layers)):
             keys = getattr(self, f"key_cache_{i}")
@@ -106,8 +157,8 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
                 keys = torch.zeros(1, caches[i][0], max_seq_len, caches[i][1], dtype=keys.dtype)
             layer = layer_class(max_seq_len)
             layer.lazy_initialization(keys, keys)
-            self.register_buffer(f"key_cache_{i}", layer.keys, persistent=False)
-            self.register_buffer(f"value_cache_{i}", layer.values, persistent=False)
+            for name, attribute in layer.STATE.items():
+                self.register_buffer(f"{name}_{i}", getattr(layer, attribute), persistent=False)
             self.layers.append(layer)
         self.static_cache.layers = list(self.layers)
 
@@ -118,8 +169,8 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
         for i, layer in enumerate(self.layers):
             layer.cache_position = cache_position
             # Non-strict export swaps the module's buffers for fakes; the cache's own references must follow.
-            layer.keys = getattr(self, f"key_cache_{i}")
-            layer.values = getattr(self, f"value_cache_{i}")
+            for name, attribute in layer.STATE.items():
+                setattr(layer, attribute, getattr(self, f"{name}_{i}"))
         if self.kind == "stock":
             return self._run(input_ids, cache_position)
         start = cache_position[0].item()
@@ -137,11 +188,27 @@ class ExportableModule(TorchExportableModuleWithStaticCache):
             use_cache=True,
         ).logits
 
+    def eager_logits(self, input_ids: torch.Tensor, keep: int | None = None) -> torch.Tensor:
+        """Logits [keep, vocab] float32 of the last ``keep`` tokens (default: all) of ``input_ids`` [1, T], which goes
+        through this module's own caches from position 0; they are empty before and after."""
+        length = input_ids.shape[1]
+        first, rows = length - (length if keep is None else keep), []
+        self.reset()
+        try:
+            with torch.no_grad():
+                for start in range(0, length, _CALL_TOKENS):
+                    end = min(start + _CALL_TOKENS, length)
+                    logits = self(input_ids[:, start:end], torch.arange(start, end))[0]
+                    rows.append(logits[max(first - start, 0) :].clone())
+        finally:
+            self.reset()
+        return torch.cat(rows).float()
+
     def reset(self) -> None:
-        """Zero the caches, as a newly loaded program has them."""
-        for name, buffer in self.named_buffers():
-            if name.startswith(("key_cache_", "value_cache_")):
-                buffer.zero_()
+        """Zero the caches, scales and zero points too, as a newly loaded program has them."""
+        for i, layer in enumerate(self.layers):
+            for name in layer.STATE:
+                self.get_buffer(f"{name}_{i}").zero_()
 
 
 def _static_generation_config(model: PreTrainedModel) -> Any:
