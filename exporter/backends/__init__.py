@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any, Literal, Protocol
 
 from exporter.errors import UnknownBackend
+from exporter.quantized_cache import CacheFormat
 from exporter.report import Delegation, Status
 from exporter.static_cache import Attention
 
@@ -46,6 +47,8 @@ class Backend(Protocol):
     shape_policy: ShapePolicy
     attentions: tuple[Attention, ...]
     """Kinds of attention it takes, the preferred one first."""
+    caches: tuple[CacheFormat, ...]
+    """Formats of the KV cache that it takes; all but fp32 need the attention ``custom``."""
     verified_as: Status
     """How far this host can verify its files."""
     notes: tuple[str, ...]
@@ -86,3 +89,16 @@ def get(name: str) -> Backend:
         raise UnknownBackend(f"Unknown backend {name!r}; the choices are: {', '.join(TABLE)}.")
     backend: Backend = import_module(TABLE[name]).BACKEND
     return backend
+
+def choose_cache(backend: Backend, attention: Attention, asked: CacheFormat) -> tuple[CacheFormat, list[str]]:
+    """The format of the KV cache for one backend and kind of attention: what was asked for where there is an op for
+    it, else fp32 with a note that says why."""
+    if asked == "fp32":
+        return "fp32", []
+    if asked not in backend.caches:
+        return "fp32", [f"KV cache stays in fp32: the backend has no op for {asked} caches"]
+    if attention != "custom":
+        return "fp32", [
+            f"KV cache stays in fp32: {asked} caches need the runtime's attention op, which this file does not use"
+        ]
+    return asked, []

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from exporter.backends import Availability, ShapePolicy
+from exporter.quantized_cache import CacheFormat
 from exporter.report import Delegation, Status
 from exporter.static_cache import Attention
 
@@ -21,6 +22,7 @@ class _OpenVino:
     precisions = ("fp32",)
     shape_policy: ShapePolicy = "single"
     attentions: tuple[Attention, ...] = ("stock",)
+    caches: tuple[CacheFormat, ...] = ("fp32",)
     verified_as = Status.RAN
     notes: tuple[str, ...] = (
         "on a CPU with bf16 instructions, set ONEDNN_MAX_CPU_ISA=AVX512_CORE in the environment of the program that "

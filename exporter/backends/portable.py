@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from exporter.backends import Availability, ShapePolicy
+from exporter.quantized_cache import CacheFormat
 from exporter.report import Delegation, Status
 from exporter.static_cache import Attention
 
@@ -16,6 +17,7 @@ class _Portable:
     precisions = ("fp32", "8da8w", "8da4w", "8da4w-rtn", "4w")
     shape_policy: ShapePolicy = "dynamic"
     attentions: tuple[Attention, ...] = ("stock",)
+    caches: tuple[CacheFormat, ...] = ("fp32",)
     verified_as = Status.RAN
     notes: tuple[str, ...] = ()
 

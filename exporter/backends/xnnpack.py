@@ -7,6 +7,7 @@ from typing import Any
 
 from exporter import attention, workarounds
 from exporter.backends import Availability, ShapePolicy
+from exporter.quantized_cache import CacheFormat
 from exporter.report import Delegation, Status
 from exporter.static_cache import Attention
 
@@ -20,6 +21,7 @@ class _Xnnpack:
     precisions = ("fp32", "8da8w", "8da4w", "8da4w-rtn", "auto")
     shape_policy: ShapePolicy = "dynamic"
     attentions: tuple[Attention, ...] = ("custom", "stock")
+    caches: tuple[CacheFormat, ...] = ("fp32", "int8")
     verified_as = Status.RAN
     notes: tuple[str, ...] = ()
 
