@@ -21,6 +21,7 @@ from exporter.backends import ShapePolicy
 from exporter.generation import last_logits
 from exporter.report import Comparison, Parity, Quality, TextUsed
 from exporter.schedule import BUDGET_SECONDS, CONTEXT_END, END_TOKENS, Pace, Step, feed, passes, within
+from exporter.static_cache import ExportableModule
 from exporter.tally import Tally, finite
 from exporter.texts import Text
 
@@ -38,6 +39,13 @@ def reference(model: Any, texts: list[Text], end: Text) -> Reference:
     """Run the eager model over every text without a cache."""
     logits = {text.name: last_logits(model, text.ids, text.ids.shape[1]) for text in texts}
     logits[end.name] = last_logits(model, end.ids, min(END_TOKENS, end.ids.shape[1]))
+    return Reference(texts=texts, end=end, logits=logits)
+
+
+def reference_through_caches(module: ExportableModule, texts: list[Text], end: Text) -> Reference:
+    """The same through the module's own caches: the reference of a file whose caches are rounded."""
+    logits = {text.name: module.eager_logits(text.ids) for text in texts}
+    logits[end.name] = module.eager_logits(end.ids, keep=min(END_TOKENS, end.ids.shape[1]))
     return Reference(texts=texts, end=end, logits=logits)
 
 

@@ -43,7 +43,7 @@ _PARAMETER_BYTES = 5
 
 def load_ops() -> None:
     """Register the rounding ops with torch and with the runtime in this process."""
-    import executorch.kernels.quantized
+    import executorch.kernels.quantized  # noqa: F401
     from torch.ao.quantization.fx._decomposed import quantized_decomposed_lib  # noqa: F401
 
 
