@@ -82,9 +82,18 @@ def export(model_dir: Path, out_dir: Path, precisions: Items[str], max_seq_len: 
         command = [sys.executable, "-m", "exporter", str(file), str(model_dir), str(out_dir)]
         done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
     if not (out_dir / "report.json").exists():
-        said = (done.stdout.strip().splitlines() or ["nothing"])[-1]
-        raise ExportFailed(f"the export of {', '.join(precisions)} ended with {done.returncode}: {said[:600]}")
+        said = _last_words(done.stdout, done.stderr)
+        raise ExportFailed(f"the export of {', '.join(precisions)} ended with {done.returncode}: {said}")
     return reports.load(out_dir / "report.json")
+
+
+def _last_words(stdout: str, stderr: str) -> str:
+    """The message of the exporter's typed failure; without one, the last line of a crash."""
+    lines = stdout.strip().splitlines()
+    last = json.loads(lines[-1]) if lines else {}
+    if last.get("stage") == "error":
+        return str(last["message"])
+    return (stderr.strip().splitlines() or ["nothing was said"])[-1][:600]
 
 
 def cell(report: Report, precision: str) -> Cell:

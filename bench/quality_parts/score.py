@@ -84,7 +84,8 @@ def compare(sequences: Iterable[Sequence], full: Iterable[torch.Tensor], logits:
         for kind in (sequence.kind, ALL):
             rows.setdefault(kind, _Rows())
         _add((rows[sequence.kind], rows[ALL]), output, expected, sequence.ids)
-    return {kind: found.score() for kind, found in rows.items()}
+    # All of them together last.
+    return {kind: rows[kind].score() for kind in sorted(rows, key=lambda kind: kind == ALL)}
 
 
 def _add(into: tuple[_Rows, ...], output: torch.Tensor, expected: torch.Tensor, ids: torch.Tensor) -> None:
