@@ -36,12 +36,17 @@ def unfold(model: PreTrainedModel, *, packed: bool = False) -> tuple[PreTrainedM
             at each expert's own tokens. Otherwise ``experts.pack`` does it after quantization.
     """
     work, notes = share_copy(model), list[str]()
-    untie(work)
+    if untie(work):
+        notes.append("the tied embedding is untied: input table and output layer are quantized each in its own way")
     for name, module in list(work.named_modules()):
         if isinstance(module, Conv1D):
             work.set_submodule(
                 name, experts.linear(cast(torch.Tensor, module.weight).t(), cast(torch.Tensor, module.bias))
             )
+        elif type(module).__name__ == "FalconLinear":
+            # A linear layer that calls matmul itself, which torchao's weights do not answer.
+            linear = cast(nn.Linear, module)
+            work.set_submodule(name, experts.linear(linear.weight, linear.bias))
         elif experts.is_fused(module):
             work.set_submodule(name, experts.pack_fused(module) if packed else experts.UnfoldedExperts(module))
     left = Counter(type(m).__name__ for m in work.modules() for p in m.parameters(recurse=False) if p.ndim > 2)
