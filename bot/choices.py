@@ -93,7 +93,7 @@ def merge(layers: Sequence[Layer], spelled: Callable[[str], str] = kebab) -> dic
     budgeted = next((at for at, one in enumerate(layers) if any(one.fields.get(name) for name in BUDGETS)), None)
     if AUTO in found.get("precisions", ()):
         if budgeted is None:
-            raise Mismatch(f"{without_budget(spelled)}; {layers[above].name} asks for it without one")
+            raise Mismatch(f"{without_budget(spelled)}; {layers[above].name} asked for it without one")
         given = layers[budgeted].fields
         found |= {name: given[name] for name in BUDGETS if given.get(name) is not None}
     elif budgeted is not None and budgeted <= above:

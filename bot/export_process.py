@@ -240,12 +240,11 @@ def run_stages(
         raise ExporterFailed(
             f"The exporter started more than {conditions.limits.processes:,} processes and threads; it was ended."
         )
-    if ended.code == 0:
+    whole = failure is not None and failure.exit_code == ended.code  # else it was one cell's, told as progress
+    if ended.code == 0 or (ended.code in good_exits and not whole):
         return last
     if failure is not None:
         raise failure
-    if ended.code in good_exits:
-        return last
     if ended.code == -signal.SIGKILL:
         raise NotEnoughMemory("The system killed the exporter, as it does when memory runs out.")
     raise ExporterFailed(f"{_how_it_ended(ended.code)} The end of its log:\n{ended.log_tail or '(it is empty)'}")

@@ -46,7 +46,7 @@ class Word:
     """Of an inline file, in base64."""
     deliver: str = ""
     """Where what was written is copied to when the run has ended; '': it is written in its place."""
-    texts: Sequence[str] = ()
+    texts: tuple[str, ...] = ()
     """As ``Reads.texts``."""
 
 
@@ -73,7 +73,8 @@ def pack(module: str, words: Sequence[Word], limits: Limits) -> str:
 def unpack(text: str) -> tuple[str, list[Word], Limits]:
     """The other side of ``pack``; it is our own text, so what is wrong with it is a defect."""
     data = json.loads(text)
-    return data["module"], [Word(**word) for word in data["words"]], Limits(**data["limits"])
+    words = [Word(**{**word, "texts": tuple(word["texts"])}) for word in data["words"]]
+    return data["module"], words, Limits(**data["limits"])
 
 
 def decoded(word: Word) -> bytes:

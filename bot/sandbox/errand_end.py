@@ -54,7 +54,7 @@ def run(packed: str, lines: Lines, stop: threading.Event) -> None:
             if word.kind == "text":
                 args.append(word.value)
             elif word.kind == "read":
-                args.append(Reads(Path(word.value), texts=tuple(word.texts)))
+                args.append(Reads(Path(word.value), texts=word.texts))
             elif word.kind == "file":
                 args.append(Reads(_written(Path(scratch, str(number)), word)))
             else:

@@ -200,7 +200,7 @@ class Settings(BaseSettings):
         try:
             choices.merge([choices.Layer("the settings", said)], _setting)
         except choices.Mismatch as error:
-            raise ValueError(str(error)) from None
+            raise ValueError(f"they do not go together: {error}") from None
         return self
 
     @model_validator(mode="after")

@@ -53,8 +53,8 @@ def test_what_is_allowed_to_auto_means_nothing_to_other_precisions_asked_above()
 @pytest.mark.parametrize(
     ("comment", "file", "said"),
     [
-        (AUTO, {}, "precision auto needs a budget: max-kl .* or max-size .*; the comment asks for it without one"),
-        ({}, AUTO, "the file asks for it without one"),
+        (AUTO, {}, "precision auto needs a budget: max-kl .* or max-size .*; the comment asked for it without one"),
+        ({}, AUTO, "the file asked for it without one"),
         ({"max_kl": 0.1}, {}, "max-kl of the comment: it is a budget of precision auto, and fp32, 8da4w is asked for"),
         ({}, {"precisions": ("8da4w",), "max_size": 10**8}, "max-size of the file: .* 8da4w is asked for"),
     ],

@@ -18,7 +18,8 @@ from bot.errors import ExporterFailed, OutputNotTrusted, RemoteJobFailed, Stoppe
 from bot.export_process import Progress
 from bot.sandbox.call import Call, Conditions, Exit
 from exporter import report as reports
-from exporter.errors import NotACausalLM, NotEnoughMemory
+from exporter.errors import InvalidCalibration, NoGoodCell, NotACausalLM, NotEnoughMemory, QualityBudgetNotMet
+from exporter.report import Status
 from tests.bot.reports import cell, failed, report, write
 
 ONE_FILE = report([cell()])
@@ -159,3 +160,29 @@ def test_halves_of_characters_do_not_come_through() -> None:
     line = json.dumps({"stage": "error", "error": "PickledWeightsOnly", "message": "\ud800 pickles"})
     error = export_process._typed_error(json.loads(line))
     assert error.what.encode() == b"? pickles"
+
+
+def test_a_budget_that_nothing_meets_is_the_exports_end(tmp_path: Path) -> None:
+    best = "No assignment is within max_kl 0.001: the best, int8 throughout, has 0.0021 at 61.2 MB"
+    budget = {"failed_stage": "quantize", "exit_code": 61, "reason": best}
+    skipped = failed("openvino", "auto", status=Status.SKIPPED, reason="not taken there")
+    made = report([failed("xnnpack", "auto", **budget), failed("portable", "auto", **budget), skipped])
+    assert made.exit_code == 61
+    error = export_process.nothing_good(made, "none")
+    assert isinstance(error, QualityBudgetNotMet) and error.what == f"{best}."
+    for other in (failed("portable", "auto"), failed("portable", "auto", exit_code=60)):
+        mixed = report([failed("xnnpack", "auto", **budget), other])
+        assert mixed.exit_code == 3
+        assert isinstance(export_process.nothing_good(mixed, "none"), NoGoodCell)
+    assert report([cell(), failed("xnnpack", "auto", **budget)]).exit_code == 0
+    assert report([skipped]).exit_code == 3
+
+
+def test_a_report_may_come_with_what_all_its_cells_have_in_common(tmp_path: Path) -> None:
+    stages("import os; os._exit(61)", good_exits=(61,))
+    line = {"stage": "error", "error": "InvalidCalibration", "message": "use.txt is not there.", "remedy": ""}
+    with pytest.raises(InvalidCalibration, match=r"use\.txt"):
+        stages(says(line) + "; os._exit(60)", good_exits=(3, 60, 61))
+    assert stages(says(line) + "; os._exit(3)", good_exits=(3, 60, 61))[1] is None  # it was a cell's
+    with pytest.raises(ExporterFailed):
+        stages("import os; os._exit(62)", good_exits=(3, 60, 61))

@@ -20,12 +20,13 @@ from bot.errors import (
     UnsafeRepository,
 )
 from bot.export_process import Progress
-from bot.fetch import Fetched, fetch, resolve
+from bot.fetch import Fetched, Resolved, fetch, resolve
 from bot.localhub.testing import RunningHub
 from bot.plan import is_current
 from exporter.errors import (
     AdapterWithoutBase,
     DiskFull,
+    InvalidCalibration,
     InvalidModelDirectory,
     MissingShard,
     PickledWeightsOnly,
@@ -221,3 +222,41 @@ def test_offline_mode_is_told(repo: Repository, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE"):
         get(repo)
+
+
+def with_texts(repo: Repository, *names: str) -> Resolved:
+    access = {"endpoint": repo.hub.endpoint, "token": repo.bot_token}
+    return fetching.with_texts(resolve(repo.repo_id, None, **access), names, **access)
+
+
+def test_calibration_texts_come_along_wherever_they_lie(repo: Repository) -> None:
+    texts = {"docs/use.txt": b"what it is for\n", ".use.md": b"more\n"}
+    repo.push({**texts, "docs/other.txt": b"not asked for"})
+    first = get(repo)
+    assert contents(first.directory) == reports.MODEL_FILES
+    found = with_texts(repo, *texts)
+    repo.hub.traffic.clear()
+    second = get(repo, resolved=found)
+    assert contents(second.directory) == {**reports.MODEL_FILES, **texts} and second.directory == first.directory
+    brought = [one.path for one in repo.hub.traffic if "/resolve/" in one.path]
+    assert not any("safetensors" in path for path in brought) and any("use.txt" in path for path in brought)
+    (second.directory / "docs/use.txt").write_bytes(b"somebody else's")
+    assert contents(get(repo, resolved=found).directory) == {**reports.MODEL_FILES, **texts}
+    repo.hub.traffic.clear()
+    get(repo, resolved=found)
+    assert not [one for one in repo.hub.traffic if "/resolve/" in one.path]
+
+
+def test_a_calibration_text_that_cannot_be_is_told_before_any_download(repo: Repository) -> None:
+    repo.push({"docs/empty.txt": b"", "docs/large.txt": b"x" * (4 << 20) + b"x"})
+    repo.hub.traffic.clear()
+    for name, said in (
+        ("docs/gone.txt", "docs/gone.txt is not there: acme/"),
+        ("docs", "docs is not there"),
+        ("docs/empty.txt", "is empty"),
+        ("docs/large.txt", "at most 4,194,304"),
+        ("../secret", "a path below"),
+    ):
+        with pytest.raises(InvalidCalibration, match=said):
+            with_texts(repo, name)
+    assert not [one for one in repo.hub.traffic if "/resolve/" in one.path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from bot import plan
 from bot.hubapi import TreeFile
 from exporter import tokenizer, weights
-from exporter.report import Status
+from exporter.report import Status, dumps, loads
 from exporter.spec import ExportSpec, ModelRef
 from tests.bot import reports
 
@@ -100,3 +101,34 @@ def test_the_files_that_count_are_those_that_the_exporter_reads() -> None:
     assert set(plan.SMALL_FILES) == read
     assert (plan.WEIGHTS, plan.INDEX) == (weights.SINGLE, weights.INDEX)
     assert set(tokenizer.VOCABULARIES) <= set(plan.SMALL_FILES)
+
+
+def test_a_calibration_text_that_changed_is_a_reason_to_export_again() -> None:
+    spec = replace(REPORT.spec, calibration=("docs/use.txt",))
+    files = {**reports.MODEL_FILES, "docs/use.txt": b"what it is used for"}
+    made = reports.report(files=files)
+    made = replace(made, spec=spec)
+    assert plan.is_current(made, tree(files), spec, reports.TOOLCHAIN)
+    assert not plan.is_current(made, tree({**files, "docs/use.txt": b"other"}), spec, reports.TOOLCHAIN)
+    assert not plan.is_current(made, tree(FILES), spec, reports.TOOLCHAIN)
+    assert not plan.is_current(REPORT, tree(files), spec, reports.TOOLCHAIN)
+    # Whoever publishes lists no folders: the model is what must not have moved meanwhile.
+    assert plan.moved(plan.model_files(made), tree(FILES)) == []
+    weights = replace(made, spec=replace(spec, calibration=("model.safetensors", "config.json", "docs/use.txt")))
+    assert {file.path for file in plan.model_files(weights)} >= {"model.safetensors", "config.json"}
+
+
+def test_a_manifest_of_an_earlier_version_is_read_and_compared() -> None:
+    data = json.loads(dumps(REPORT))
+    for name in ("cache", "max_kl", "max_size", "calibration"):
+        del data["spec"][name]
+    for cell in data["cells"]:
+        for name in ("cache", "exit_code", "quantization"):
+            del cell[name]
+        if cell["quality"]:
+            for name in ("kl_p99", "texts", "answers"):
+                del cell["quality"][name]
+    earlier = loads(json.dumps(data))
+    assert plan.is_current(earlier, tree(FILES), REPORT.spec, reports.TOOLCHAIN)
+    assert not plan.is_current(earlier, tree(FILES), replace(REPORT.spec, cache="int8"), reports.TOOLCHAIN)
+    assert plan.identity(earlier) == plan.identity(REPORT)

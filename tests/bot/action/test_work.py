@@ -51,13 +51,11 @@ def test_a_comment_goes_before_inputs_and_they_before_the_configuration() -> Non
 @pytest.mark.parametrize(
     ("config", "asked", "said"),
     [
-        ({}, Overrides(precisions=("auto",)), "precision auto needs a budget.*the event asks for it without one"),
+        ({}, Overrides(precisions=("auto",)), "precision auto needs a budget.*the event asked for it without one"),
         ({}, Overrides(max_kl=0.1), "max-kl of the event: it is a budget of precision auto"),
         ({"max-size": "90MB"}, Overrides(), "max-size of the configuration: it is a budget"),
     ],
 )
-def test_what_does_not_go_together_is_told_before_any_work(
-    config: dict[str, Any], asked: Overrides, said: str
-) -> None:
+def test_what_does_not_go_together_is_told_before_any_work(config: dict[str, Any], asked: Overrides, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         works(config, asked)

@@ -198,3 +198,16 @@ def test_settings_cannot_be_changed() -> None:
     settings: Any = Settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.concurrency = 2
+
+
+def test_auto_and_its_budget_are_set_together(tmp_path: Path) -> None:
+    given = load(None, {"PTEBOT_PRECISIONS": "fp32,auto", "PTEBOT_MAX_KL": "0.05", "PTEBOT_MAX_SIZE": "90MB"})
+    assert (given.precisions, given.max_kl, given.max_size) == (("fp32", "auto"), 0.05, 90_000_000)
+    text = 'precisions = ["auto"]\nmax_kl = 0.05\nmax_size = "85MiB"\nembedding = "4w"\ncache = "int8"\n'
+    given = load(write(tmp_path / "ptebot.toml", text), {})
+    assert (given.max_kl, given.max_size, given.embedding, given.cache) == (0.05, 85 << 20, "4w", "int8")
+    assert "PTEBOT_PRECISIONS auto needs a budget: PTEBOT_MAX_KL" in refused(PTEBOT_PRECISIONS="auto")
+    assert "PTEBOT_MAX_SIZE of the settings: it is a budget" in refused(PTEBOT_MAX_SIZE="90MB")
+    assert "PTEBOT_MAX_KL = '0': it is not above 0" in refused(PTEBOT_PRECISIONS="auto", PTEBOT_MAX_KL="0")
+    assert "PTEBOT_MAX_SIZE = '90': no file has less" in refused(PTEBOT_PRECISIONS="auto", PTEBOT_MAX_SIZE="90")
+    assert "PTEBOT_CACHE = 'int4'" in refused(PTEBOT_CACHE="int4")

@@ -121,6 +121,11 @@ WRONG = [
     ("backends", "", "Choose at least one of portable"),
     ("backends", "quantum", "Choose at least one of portable"),
     ("precisions", "fp64", "Choose at least one of fp32"),
+    ("max_kl", "0", "a number above 0"),
+    ("max_kl", "0,05", "a number above 0"),
+    ("max_size", "90", "a size with its unit"),
+    ("max_size", "<b>", "a size with its unit"),
+    ("cache", "int4", "Choose one of fp32, int8"),
     ("max_seq_len", "0", "a number of tokens"),
     ("max_seq_len", "-1", "a number of tokens"),
     ("max_seq_len", "1e3", "a number of tokens"),
@@ -140,6 +145,20 @@ def test_what_is_wrong_stands_beside_its_field(site: Site, browser: Browser, rep
         if name == "model":
             assert 'value="77"' in page.text and re.findall(r'value="(\w+)" checked', page.text) == ["xnnpack", "8da4w"]
     assert jobs(site) == []
+
+
+def test_auto_and_its_budget_go_together(site: Site, browser: Browser, repo: Repository) -> None:
+    page = ask(browser, repo.repo_id, precisions="auto")
+    assert page.status_code == 422 and "Give auto a budget" in problem(page, "budget")
+    page = ask(browser, repo.repo_id, max_kl="0.05")
+    assert page.status_code == 422 and "The budget is for auto" in problem(page, "budget")
+    assert 'value="0.05"' in page.text and jobs(site) == []
+    reply = ask(browser, repo.repo_id, follow=False, precisions="auto", max_kl="0.05", max_size="90MB", cache="int8")
+    assert reply.status_code == 303
+    (asked,) = jobs(site)
+    assert asked.options == {
+        "backends": ["xnnpack"], "precisions": ["auto"], "max_kl": 0.05, "max_size": 90_000_000, "cache": "int8"
+    }  # fmt: skip
 
 
 def test_one_unknown_backend_among_known_ones_is_refused(site: Site, browser: Browser, repo: Repository) -> None:
