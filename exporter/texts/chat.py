@@ -12,23 +12,31 @@ import logging
 import multiprocessing
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime, tzinfo
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Self
 
 import psutil
+from transformers.utils import chat_template_utils
 
 from exporter.guard import shown
 
 _LOG = logging.getLogger(__name__)
 QUESTION = "Why do lakes freeze from the top? Explain it to a child in two sentences."
-_TODAY = datetime(2025, 1, 1, tzinfo=UTC)
 CPU_SECONDS = 10
 """Of a child's own time; templates in use take milliseconds."""
 _WALL_SECONDS = 60.0
 _MEMORY_BYTES = 1 << 30
 LONGEST = 100_000
 """Bytes of UTF-8 per prompt; prompts in use have some hundreds."""
+
+
+class _Clock(datetime):
+    """Some templates write today's date, and the same model is to give the same text tomorrow."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls(2025, 1, 1, tzinfo=tz)
 
 
 def prompt(tokenizer: Any, content: str = QUESTION) -> str | None:
@@ -77,14 +85,14 @@ def prompts(tokenizer: Any, contents: Sequence[str]) -> list[str] | None:
 def _render(tokenizer: Any, contents: Sequence[str], sender: Connection, most_bytes: int) -> None:
     try:
         _limit(most_bytes)
+        # Of this child alone: what is passed to a template arrives as plain data, so a clock cannot be passed.
+        vars(chat_template_utils)["datetime"] = _Clock
         found = []
         for content in contents:
             text = tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}],
                 tokenize=False,
                 add_generation_prompt=True,
-                # Some templates write today's date, and the same model is to give the same text tomorrow.
-                strftime_now=_TODAY.strftime,
             )
             if len(text) > LONGEST:
                 raise ValueError(f"a prompt of {len(text)} characters")

@@ -63,6 +63,83 @@ def test_a_model_without_a_chat_template_has_no_chat_text(tokenizer: Any) -> Non
     assert [text.name for text in texts.short_texts(tokenizer, 64)] == ["prose", "code", "scripts"]
 
 
+@pytest.mark.parametrize("context", [2, 64, 384, 2048])
+def test_what_quality_is_judged_on(context: int, tokenizer: Any) -> None:
+    own = ["Word after word of the owner's. " * 100, "Another file. " * 100]
+    found = texts.evaluation(tokenizer, context, VOCABULARY, own)
+    assert [text.name for text in found] == ["docs 1", "docs 2", "code 1", "code 2", "own 1", "own 2"]
+    assert [text.kind for text in found] == ["docs", "docs", "code", "code", "own", "own"]
+    for text in found:
+        assert text.ids.dtype == torch.int64
+        assert text.ids.shape == (1, min(context, texts.EVALUATION_TOKENS)), "long enough for any context"
+    assert len({text.sha256 for text in found}) == 6
+    assert all(text.kind == "parity" for text in texts.short_texts(tokenizer, context))
+
+
+def test_built_in_texts_are_long_enough_for_tokens_of_five_letters() -> None:
+    for kind in ("docs", "code"):
+        for number in (1, 2):
+            # Large vocabularies have about that many characters to a token.
+            assert len(texts.read(f"evaluation/{kind}_{number}")) > texts.EVALUATION_TOKENS * 5
+
+
+def test_of_the_owners_texts_four_are_judged_on_and_useless_ones_left_out(tokenizer: Any) -> None:
+    own = ["", "x", *(f"{number} is the number of this text. " * 50 for number in range(6))]
+    found = [text for text in texts.evaluation(tokenizer, 64, VOCABULARY, own) if text.kind == "own"]
+    assert [text.name for text in found] == ["own 1", "own 2", "own 3", "own 4"]
+    assert tokenizer.decode(found[0].ids[0]).startswith("0 is the number")
+
+
+def test_a_long_text_of_the_owners_is_not_read_to_its_end(tokenizer: Any) -> None:
+    asked: list[int] = []
+
+    class Counting:
+        def __call__(self, text: str, **options: Any) -> Any:
+            asked.append(len(text))
+            return tokenizer(text, **options)
+
+    texts.evaluation(Counting(), 64, VOCABULARY, ["word " * 1_000_000])
+    assert max(asked) < 20_000
+
+
+def test_prompts_and_questions() -> None:
+    assert texts.questions()[0] == "What is the capital of France? Answer in one sentence."
+    assert len(texts.questions()) == 12
+    assert len(texts.evaluation_prompts()) == 4
+    prompts = texts.calibration_prompts()
+    assert len(prompts) >= 40
+    assert 0.4 < sum(prompt.isascii() for prompt in prompts) / len(prompts) < 0.7, "English and others"
+    lines = [*prompts, *texts.evaluation_prompts(), *texts.questions()]
+    assert len(set(lines)) == len(lines)
+    assert all(line == line.strip() and line for line in lines)
+
+
+def test_many_prompts_through_the_template(tokenizer: Any) -> None:
+    found = chat.prompts(tokenizer, ["one", "two", "drei äöü"])
+    assert found == [
+        f"<|im_start|>user\n{said}<|im_end|>\n<|im_start|>assistant\n" for said in ("one", "two", "drei äöü")
+    ]
+    assert chat.prompt(tokenizer, "one") == found[0]
+    assert chat.prompts(tokenizer, []) is None
+
+
+def test_a_template_that_fails_on_one_prompt_gives_none(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer.chat_template = "{% if messages[0]['content'] == 'two' %}{{ 1 / 0 }}{% endif %}prompt"
+    assert chat.prompts(tokenizer, ["one", "three"]) == ["prompt", "prompt"]
+    assert chat.prompts(tokenizer, ["one", "two"]) is None
+    tokenizer.chat_template = "{% if messages[0]['content'] == 'two' %}{{ 'x' * 200000 }}{% endif %}prompt"
+    assert chat.prompts(tokenizer, ["two", "one"]) is None
+    assert "a prompt of 200006 characters" in caplog.text
+    tokenizer.chat_template = "{% if messages[0]['content'] == 'one' %}prompt{% endif %}"
+    assert chat.prompts(tokenizer, ["one", "two"]) is None
+    assert "it gives nothing" in caplog.text
+
+
+def test_a_prompt_is_the_same_on_any_day(tokenizer: Any) -> None:
+    tokenizer.chat_template = "Today is {{ strftime_now('%d %b %Y') }}. {{ messages[0]['content'] }}"
+    assert chat.prompt(tokenizer, "Hello") == "Today is 01 Jan 2025. Hello"
+
+
 HOSTILE = {
     "raises": "{{ raise_exception('no user may speak here') }}",
     "divides by zero": "{{ 1 / 0 }}",
