@@ -52,6 +52,7 @@ def lower(
     table = backend.decompositions(precision)
     if any(node.target in table for node in exported.graph.nodes):
         exported = exported.run_decompositions(table)
+    exported = backend.rewrite(exported, precision)
     with torch.no_grad(), workarounds.only_passes_with_work():
         edge = workarounds.to_edge_and_lower(
             exported,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
+from torch.export import ExportedProgram
+
 from exporter.errors import UnknownBackend
 from exporter.quantized_cache import CacheFormat
 from exporter.report import Delegation, Status
@@ -66,6 +68,10 @@ class Backend(Protocol):
         """Ops to spell out in others before lowering, for ``ExportedProgram.run_decompositions``."""
         ...
 
+    def rewrite(self, exported: ExportedProgram, precision: str) -> ExportedProgram:
+        """The program in the form that the backend's compiler takes, after ``decompositions``; the given one stays."""
+        ...
+
     def partitioners(self, precision: str) -> list[Any]:
         """ExecuTorch partitioners in the order in which they are applied."""
         ...
@@ -89,6 +95,7 @@ def get(name: str) -> Backend:
         raise UnknownBackend(f"Unknown backend {name!r}; the choices are: {', '.join(TABLE)}.")
     backend: Backend = import_module(TABLE[name]).BACKEND
     return backend
+
 
 def choose_cache(backend: Backend, attention: Attention, asked: CacheFormat) -> tuple[CacheFormat, list[str]]:
     """The format of the KV cache for one backend and kind of attention: what was asked for where there is an op for

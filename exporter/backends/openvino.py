@@ -1,25 +1,37 @@
 """openvino: Intel's runtime on the CPU; the whole model in one delegate, one token a call.
 
 Its exporter refuses symbolic lengths ("'SymInt' object has no attribute 'type'"), hence the single-token shape.
+
+Weights that a recipe rounded stay as small in the file as the recipe made them, and run so: ``rewrite`` puts them in
+the form that OpenVINO's compiler knows. ``4w-nncf`` is rounded by Intel's own toolchain instead.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+from exporter import workarounds
 from exporter.backends import Availability, ShapePolicy
 from exporter.quantized_cache import CacheFormat
 from exporter.report import Delegation, Status
 from exporter.static_cache import Attention
 
+if TYPE_CHECKING:
+    from exporter.backend_quantize import Inputs, Rounded
+
 
 class _OpenVino:
     name = "openvino"
     title = "OpenVINO (Intel CPUs)"
-    precisions = ("fp32",)
+    precisions = ("fp32", "8w", "4w", "4w-nncf")
+    own_precisions = ("4w-nncf",)
+    calibration_tokens = 1024
     shape_policy: ShapePolicy = "single"
     attentions: tuple[Attention, ...] = ("stock",)
     caches: tuple[CacheFormat, ...] = ("fp32",)
@@ -52,10 +64,23 @@ class _OpenVino:
     def decompositions(self, precision: str) -> dict[Any, Callable[..., Any]]:
         return {}
 
+    def compress(self, graph: GraphModule, inputs: Sequence[Inputs], precision: str) -> Rounded:
+        """nncf's weight compression; see ``exporter.backend_quantize_openvino``."""
+        from exporter import backend_quantize_openvino
+
+        return backend_quantize_openvino.compress(graph, inputs, precision)
+
+    def rewrite(self, exported: ExportedProgram, precision: str) -> ExportedProgram:
+        """The program with torchao's quantized weights as OpenVINO's compressed constants."""
+        from exporter import backend_quantize_weights
+
+        return backend_quantize_weights.rewrite(exported)
+
     def partitioners(self, precision: str) -> list[Any]:
         from executorch.backends.openvino.partitioner import OpenvinoPartitioner
         from executorch.exir.backend.backend_details import CompileSpec
 
+        workarounds.openvino_keeps_activations()
         return [OpenvinoPartitioner([CompileSpec("device", b"CPU")])]
 
     def executorch_config(self, precision: str, embedding: str) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch.export import ExportedProgram
+
 from exporter.backends import Availability, ShapePolicy
 from exporter.quantized_cache import CacheFormat
 from exporter.report import Delegation, Status
@@ -31,6 +33,10 @@ class _Portable:
         from exporter import core_ops
 
         return {} if precision == "fp32" else core_ops.decompositions()
+
+    def rewrite(self, exported: ExportedProgram, precision: str) -> ExportedProgram:
+        """As it is: ExecuTorch's own passes know torchao's weights."""
+        return exported
 
     def partitioners(self, precision: str) -> list[Any]:
         return []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch.export import ExportedProgram
+
 from exporter import attention, workarounds
 from exporter.backends import Availability, ShapePolicy
 from exporter.quantized_cache import CacheFormat
@@ -40,6 +42,10 @@ class _Xnnpack:
 
     def decompositions(self, precision: str) -> dict[Any, Callable[..., Any]]:
         return workarounds.tanh_gelu()
+
+    def rewrite(self, exported: ExportedProgram, precision: str) -> ExportedProgram:
+        """As it is: ExecuTorch's own passes know torchao's weights."""
+        return exported
 
     def partitioners(self, precision: str) -> list[Any]:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import (

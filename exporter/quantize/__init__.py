@@ -27,6 +27,8 @@ TABLE: dict[str, str] = {
     "8da4w": "exporter.quantize.calibrated",
     "8da4w-rtn": "exporter.quantize.round_to_nearest",
     "4w": "exporter.quantize.weight_only",
+    "4w-nncf": "exporter.quantize.by_backend",
+    "8w": "exporter.quantize.weight_only_8w",
     "auto": "exporter.quantize.auto",
 }
 

@@ -23,7 +23,7 @@ def test_everything_by_default() -> None:
     ]
     (skipped,) = found.skipped
     assert (skipped.backend, skipped.precision, skipped.status) == ("openvino", "8da4w", Status.SKIPPED)
-    assert skipped.reason == "openvino does not take 8da4w; it takes: fp32"
+    assert skipped.reason == "openvino does not take 8da4w; it takes: fp32, 8w, 4w, 4w-nncf"
 
 
 def test_the_order_is_the_askers() -> None:
@@ -49,7 +49,7 @@ def test_an_unknown_precision_is_refused_with_the_choices(name: str) -> None:
 
 
 def test_a_backend_that_takes_nothing_of_what_is_wanted_is_refused() -> None:
-    with pytest.raises(UnsupportedCombination, match=r"openvino does not take 8da4w; it takes: fp32\."):
+    with pytest.raises(UnsupportedCombination, match=r"openvino does not take 8da4w; it takes: fp32, 8w, 4w, 4w-nncf\."):
         plan.plan(ExportSpec(backends=("xnnpack", "openvino"), precisions=("8da4w",)))
 
 
@@ -62,7 +62,7 @@ def test_what_is_not_here_is_skipped_and_says_what_to_install(monkeypatch: pytes
     assert reasons["fp32"] == (
         "not available on this machine: the packages nncf are missing (to install: pip install nncf)"
     )
-    assert reasons["8da4w"] == "openvino does not take 8da4w; it takes: fp32"
+    assert reasons["8da4w"] == "openvino does not take 8da4w; it takes: fp32, 8w, 4w, 4w-nncf"
 
 
 @pytest.mark.parametrize("name", backends.TABLE)
