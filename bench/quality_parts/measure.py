@@ -217,7 +217,7 @@ class Bench:
         whole = optimum.NAME
         if whole not in self.found.methods and whole not in self._missing:
             whole = RTN
-            # optimum-executorch 1.1.0 lets torchao choose scales by HQQ ("hqq_scale_only"), which costs or gives little.
+            # Not the same scales: optimum-executorch 1.1.0 lets torchao choose them by HQQ ("hqq_scale_only").
             stand_in = f"beside {RTN} with an 8w embedding, the same formats, in place of the peer's file"
             self.found.notes |= {f"optimum.{of}": stand_in for of in ("bytes", "kl")}
         for of in ("bytes", "kl"):
@@ -236,14 +236,12 @@ class Bench:
             self.found.figures |= {"runner.repeats": why, "runner.france": why}
             return
         asked = talk.questions()
-        report = next((one for one in self.found.reports.values() if one.spec.precisions[-1] != AUTO), None)
-        report = report or next(iter(self.found.reports.values()), None)
         try:
-            if report is None:
+            if not self.found.reports:
                 raise ours.ExportFailed("nothing was exported")
+            folder, report = next(iter(self.found.reports.items()))  # the first one has the precisions by name
             _say("twelve questions to the original")
             original = talk.originals(self._dir, asked)
-            folder = next(name for name, one in self.found.reports.items() if one is report)
             for precision in (CALIBRATED, RTN):
                 _say(f"twelve questions to {precision}")
                 file = self._files / folder / str(ours.cell(report, precision).file)
