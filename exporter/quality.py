@@ -44,7 +44,8 @@ SEED = 6
 BUDGET_SECONDS = 240.0
 """For one file. What a slow backend cannot do in it is cut or left out, and the report says so."""
 LARGEST_BYTES = 1 << 30
-"""Of the original's logits on disk; where a large vocabulary needs more, every text is shortened alike."""
+"""Of the original's logits on disk, and never over a quarter of what is free there, for files are to lie beside them;
+where a large vocabulary needs more, every text is shortened alike."""
 _TEXTS_SHARE = 0.6
 """Of the budget; the rest, and what texts leave of theirs, is for answers."""
 _LEAST = 8
@@ -118,7 +119,7 @@ def reference(
     prompts = texts.evaluation_prompts() if prompts is None else prompts
     questions = texts.questions() if questions is None else questions
     logits = Rows(vocab_size, scratch)
-    room = min(LARGEST_BYTES, logits.free_bytes // 2) // (4 * vocab_size)
+    room = min(LARGEST_BYTES, logits.free_bytes // 4) // (4 * vocab_size)
     most = max(min(POSITIONS, room // max(len(passages) + len(prompts), 1)), _LEAST)
     left_out: list[str] = []
     wanted = [(text.kind, text.name, text.ids[:, : min(most + 1, max_seq_len)], 0) for text in passages]
