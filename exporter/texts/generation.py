@@ -27,8 +27,10 @@ TEMPERATURE = 0.8
 NEW_TOKENS = 192
 """The most that is written after one beginning."""
 LARGEST_BATCH = 24
-_CACHE_SHARE = 0.25
+_CACHE_SHARE = 0.5
 """Of the bytes of the model's own weights, what keys and values of a batch may take."""
+_ENOUGH = 0.85
+"""Of the tokens that are asked for: a last batch of few rows costs as many passes over the weights as a full one."""
 _LEAST_DISTINCT = 0.5
 """Of all runs of four tokens, what must differ: loops have fewer, prose has nearly all."""
 _MOST_ENTROPY = 0.75
@@ -67,7 +69,7 @@ def samples(
     seed: int,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> list[list[int]]:
-    """Sequences that begin with ``starts``, in this order, until they have ``tokens`` together or starts run out.
+    """Sequences that begin with ``starts``, in this order, until they have about ``tokens`` together or starts run out.
 
     The same model, starts and seed give the same result on the same machine with the same number of threads.
 
@@ -91,7 +93,7 @@ def samples(
     try:
         with torch.no_grad(), _one_expert_at_a_time(model):
             size = _batch_size(model, starts[0], longest)
-            while len(found) < len(starts) and written < tokens:
+            while len(found) < len(starts) and written < tokens * _ENOUGH:
                 # No more rows than are missing, by the length of earlier ones.
                 usual = written / len(found) if found else min(longest, kept)
                 count = min(size, math.ceil((tokens - written) / usual))
