@@ -7,7 +7,7 @@ first two bring torch along. tests/bot/test_names.py holds these copies to them.
 from __future__ import annotations
 
 BACKENDS = ("portable", "xnnpack", "openvino")
-PRECISIONS = ("fp32", "8da8w", "8da4w", "8da4w-rtn", "4w", "auto")
+PRECISIONS = ("fp32", "8da8w", "8da4w", "8da4w-rtn", "4w", "4w-nncf", "8w", "auto")
 EMBEDDINGS = ("8w", "4w", "fp32")
 CACHES = ("fp32", "int8")
 MOST_TOKENS = 1 << 24

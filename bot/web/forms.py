@@ -35,7 +35,9 @@ PRECISION_WORDS = {
     "8da8w": "int8 weights and activations: a quarter of the size, nearly exact",
     "8da4w": "int4 weights, calibrated: small and quick",
     "8da4w-rtn": "int4 weights, rounded to nearest: as small, made sooner, further from the model",
-    "4w": "int4 weights, exact activations",
+    "4w": "int4 weights, calibrated, exact activations",
+    "4w-nncf": "int4 weights, rounded by OpenVINO's own toolchain",
+    "8w": "int8 weights, exact activations",
     "auto": "4 or 8 bits for each layer, by measurement, within the budget below",
 }
 CACHE_WORDS = {

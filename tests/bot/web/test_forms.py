@@ -12,9 +12,10 @@ import pytest
 from huggingface_hub import HfApi
 
 from bot.localhub.testing import RunningHub
-from bot.names import BACKENDS, PRECISIONS
+from bot.names import BACKENDS, CACHES, PRECISIONS
 from bot.server.records import Asked, Asker
 from bot.web.forms import BACKEND_WORDS, MOST_LIVE, PRECISION_WORDS, repo_id_of
+from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS
 from tests.bot.hubs import Repository
 from tests.bot.web.browser import Browser, forms
 from tests.bot.web.jobs import NASTY, job
@@ -64,8 +65,13 @@ def test_a_model_becomes_a_job(site: Site, browser: Browser, repo: Repository) -
 
 def test_what_it_offers_is_what_there_is(site: Site, browser: Browser) -> None:
     page = browser.get("/new?model=acme/x%22%3E").text
-    for name, known in (("backends", BACKENDS), ("precisions", PRECISIONS)):
-        assert tuple(re.findall(rf'name="{name}" value="([^"]+)" checked', page)) == known
+    for name, known, chosen in (
+        ("backends", BACKENDS, DEFAULT_BACKENDS),
+        ("precisions", PRECISIONS, DEFAULT_PRECISIONS),
+        ("cache", ("", *CACHES), ("",)),
+    ):
+        assert tuple(re.findall(rf'name="{name}" value="([^"]*)"', page)) == known
+        assert tuple(re.findall(rf'name="{name}" value="([^"]*)" checked', page)) == chosen
     assert 'value="acme/x&#34;&gt;"' in page
     assert set(BACKEND_WORDS) == set(BACKENDS) and set(PRECISION_WORDS) == set(PRECISIONS)
 
