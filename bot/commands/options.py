@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -200,16 +200,21 @@ def asked(given: dict[str, Any]) -> dict[str, Any]:
         InvalidSpec: they do not go together; the text names the option.
     """
     found = {name: value for name, value in given.items() if value not in (None, ())}
-    for name, known, error in (
-        ("backends", BACKENDS, UnknownBackend),
-        ("precisions", PRECISIONS, UnknownPrecision),
-    ):
-        if (wrong := next((one for one in found.get(name, ()) if one not in known), None)) is not None:
-            raise error(f"{choices.option(name)}: {wrong!r} is none of: {', '.join(known)}.")
+    _check_names(found)
     if (apart := choices.apart(found, choices.option)) is not None:
         raise InvalidSpec(f"{choices.option(apart[0])}: {apart[1]}.", remedy=_TOGETHER)
     _check_texts(found.get("calibration", ()))
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    """The exporter checks them too, after the seconds that its imports take."""
+    for name, known, error in (
+        ("backends", BACKENDS, UnknownBackend),
+        ("precisions", PRECISIONS, UnknownPrecision),
+    ):
+        if (wrong := next((one for one in given.get(name, ()) if one not in known), None)) is not None:
+            raise error(f"{choices.option(name)}: {wrong!r} is none of: {', '.join(known)}.")
 
 
 def _check_texts(names: tuple[str, ...]) -> None:
@@ -264,8 +269,10 @@ def build_spec(
     """The spec that the options of ``spec_options`` ask for.
 
     Raises:
+        UnknownBackend, UnknownPrecision: with the choices.
         InvalidSpec: they do not go together; the text names the option.
     """
+    _check_names({"backends": backends, "precisions": precisions})
     if len(dict(bounds)) != len(bounds):
         raise InvalidSpec("One bound is given twice.")
     said = {"precisions": precisions, "max_kl": max_kl, "max_size": max_size}
