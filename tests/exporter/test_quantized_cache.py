@@ -21,6 +21,9 @@ from tests.exporter.models import VOCABULARY, WINDOW
 
 CONTEXT = 2 * WINDOW + 8
 IDS = torch.randint(VOCABULARY, (1, CONTEXT), generator=torch.Generator().manual_seed(5))
+SAME = 1e-7
+"""Mean KL: float sums in another order showed 3e-13, one rounding that they flip 9e-10; keys that the call that writes
+them reads unrounded show 1e-6 to 2e-5."""
 OTHER_IDS = torch.randint(VOCABULARY, (1, CONTEXT), generator=torch.Generator().manual_seed(6))
 
 
@@ -93,12 +96,11 @@ def test_every_schedule_reads_the_same_rounded_cache(kind: str, model_copy: Mode
     module = _module(ckpt)
     exact = _module(ckpt, "fp32").eager_logits(IDS)
     whole = module.eager_logits(IDS)
-    # Tiny random models showed 3e-6 (GPT-2) to 2.4e-5 (Gemma 3).
+    # Tiny random models showed 3e-6 (GPT-2) to 5e-5 (Qwen3).
     assert 1e-7 < _kl(whole, exact) < 1e-3
     _through(module, [CONTEXT], OTHER_IDS)
     for sizes in (schedule.chunks(CONTEXT), [1] * CONTEXT, [CONTEXT]):
-        # Float sums in another order showed up to 1.6e-13; a prefill that reads its own unrounded keys shows 1e-6.
-        assert _kl(_through(module, sizes), whole) < 1e-9, sizes
+        assert _kl(_through(module, sizes), whole) < SAME, sizes
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])
@@ -117,7 +119,7 @@ def test_a_written_file_gives_the_modules_own_logits(kind: str, model_copy: Mode
     step = runtime.load(path)
     decode = [CONTEXT - 8] + [1] * 8
     for name, ids, sizes in (("one", IDS, decode), ("other", OTHER_IDS, [CONTEXT]), ("one", IDS, [1] * CONTEXT)):
-        assert _kl(schedule.feed(step, ids, sizes), expected[name]) < 1e-9
+        assert _kl(schedule.feed(step, ids, sizes), expected[name]) < SAME
     fresh = runtime.load(path)
     assert torch.equal(fresh(IDS[:, :5].contiguous(), torch.arange(5)), step(IDS[:, :5].contiguous(), torch.arange(5)))
     with pytest.raises(runtime.RuntimeFailed):
@@ -211,3 +213,10 @@ def test_a_backend_without_the_op_keeps_fp32_and_says_so(
     assert chosen == given
     assert len(notes) == (note is not None)
     assert all("KV cache stays in fp32" in text and note in text for text in notes if note)
+
+
+@pytest.mark.parametrize("name", backends.TABLE)
+def test_every_backend_takes_fp32_caches_and_int8_only_beside_the_runtimes_attention(name: str) -> None:
+    backend = backends.get(name)
+    assert backend.caches[0] == "fp32"
+    assert "int8" not in backend.caches or "custom" in backend.attentions
