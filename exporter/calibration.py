@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from exporter.errors import MissingTokenizer
 from exporter.quantize import Calibration
 from exporter.report import CalibrationUsed
 from exporter.spec import ExportSpec
-from exporter.texts import chat, generation, owner, windows
+from exporter.texts import chat, owner, sampling, windows
 
 _LOG = logging.getLogger(__name__)
 TOKENS = 10_000
@@ -97,6 +97,7 @@ def prepare(
     progress: Callable[[float, str], None] = lambda fraction, message: None,
     seed: int = 0,
     tokens: int = TOKENS,
+    judged: Iterable[Sequence[int]] = (),
 ) -> Calibration:
     """The calibration text for one model, the same for the same input on the same machine.
 
@@ -109,6 +110,8 @@ def prepare(
         progress: (fraction of this work, message)
         seed: of the model's sampling.
         tokens: of all sequences together, at most.
+        judged: more token sequences that quality is judged on: the original's own answers, without their prompts, which
+            share the chat template's words with every prompt.
 
     Raises:
         InvalidCalibration: as ``check``.
@@ -116,11 +119,13 @@ def prepare(
     """
     own = owner.read(spec.calibration, model_dir)
     made = _Made(tokenizer, min(SEQUENCE_TOKENS, max_seq_len), vocab_size)
-    judged = windows.of_evaluation(tokenizer, own_evaluation(spec, model_dir))
+    kept_apart = windows.of_evaluation(tokenizer, own_evaluation(spec, model_dir))
+    for ids in judged:
+        kept_apart.add(list(ids))
     notes: list[str] = []
 
     def clean(found: list[_Sequence], what: str) -> list[_Sequence]:
-        left = [one for one in found if not judged.overlaps(one.ids)]
+        left = [one for one in found if not kept_apart.overlaps(one.ids)]
         if len(left) < len(found):
             _LOG.info("%d of %d sequences of %s share text with evaluation", len(found) - len(left), len(found), what)
         if found and not left:
@@ -139,7 +144,7 @@ def prepare(
         wanted = int(left * _GENERATED_SHARE)
         generated = made.generated(model, wanted, max_seq_len, seed, lambda part: progress(part, "calibration text"))
         generated = _first(clean(generated, "the model's own text"), wanted)
-    except generation.Unusable as why:
+    except sampling.Unusable as why:
         generated = []
         notes.append(f"no calibration text of the model's own: {why}")
         _LOG.warning("No calibration text of the model's own: %s", why)
@@ -172,10 +177,10 @@ class _Made:
     def generated(
         self, model: PreTrainedModel, wanted: int, max_seq_len: int, seed: int, progress: Callable[[float], None]
     ) -> list[_Sequence]:
-        """What the model writes, about ``wanted`` tokens with the prompts; raises generation.Unusable."""
+        """What the model writes, about ``wanted`` tokens with the prompts; raises sampling.Unusable."""
         starts = self._prompts(max_seq_len) or self._beginnings()
-        longest = max(self.longest, min(max_seq_len, max(map(len, starts)) + generation.NEW_TOKENS))
-        found = generation.samples(
+        longest = max(self.longest, min(max_seq_len, max(map(len, starts)) + sampling.NEW_TOKENS))
+        found = sampling.samples(
             model,
             starts,
             tokens=wanted,

@@ -16,7 +16,7 @@ from exporter import calibration, checkpoint, texts
 from exporter.errors import InvalidCalibration, MissingTokenizer, PtebotError
 from exporter.quantize import Calibration
 from exporter.spec import ExportSpec, ModelRef
-from exporter.texts import chat, generation, owner, windows
+from exporter.texts import chat, owner, sampling, windows
 from tests.exporter.conftest import ModelCopy
 from tests.exporter.models import CONTEXT
 
@@ -114,7 +114,7 @@ def test_what_is_said_of_the_text_is_so(made: Calibration) -> None:
 
 def test_a_tenth_is_held_out_and_of_every_kind_one(sample: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [[100 + i, *range(300 + i, 500 + i)] for i in range(30)]
-    monkeypatch.setattr(generation, "samples", lambda *a, **k: answers)
+    monkeypatch.setattr(sampling, "samples", lambda *a, **k: answers)
     made = sample.prepare(tokens=9_000)
     assert 0.08 < len(made.held_out) / made.used.sequences < 0.2
     words = [sample.tokenizer.decode(ids[0]) for ids in made.held_out]
@@ -208,14 +208,22 @@ def test_a_model_that_recites_evaluation_text_is_not_calibrated_on_it(
 ) -> None:
     recited = sample.tokenizer(texts.read("evaluation/docs_2"))["input_ids"][40:140]
     fresh = list(range(100, 160))
-    monkeypatch.setattr(generation, "samples", lambda *a, **k: [fresh[:30] + recited, fresh])
+    monkeypatch.setattr(sampling, "samples", lambda *a, **k: [fresh[:30] + recited, fresh])
     made = sample.prepare(tokens=2_000)
     assert made.used.sources["generated"] == len(fresh)
     assert fresh in all_of(made)
-    monkeypatch.setattr(generation, "samples", lambda *a, **k: [recited])
+    monkeypatch.setattr(sampling, "samples", lambda *a, **k: [recited])
     made = sample.prepare(tokens=2_000)
     assert sources(made) == BUILT_IN
     assert any("the model's own text" in note for note in made.notes)
+
+
+def test_answers_that_files_are_judged_on_are_kept_apart(sample: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = list(range(300, 360)), list(range(700, 760))
+    monkeypatch.setattr(sampling, "samples", lambda *a, **k: [first, second])
+    made = sample.prepare(tokens=1_000, judged=[second[10:40]])
+    assert first in all_of(made)
+    assert second not in all_of(made)
 
 
 def test_overlaps() -> None:
@@ -330,11 +338,11 @@ def test_a_batch_writes_what_each_writes_alone(kind: str, _models: Callable[...,
     starts = [[5, 6, 7], [9] * 30, [11, 12, 13, 14, 15, 16, 17], [21] * 18]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "multinomial", lambda odds, *a, **k: odds.argmax(dim=1, keepdim=True))
-        patch.setattr(generation, "_useless", lambda *a: False)
-        patch.setattr(generation, "_batch_size", lambda *a: 4)
+        patch.setattr(sampling, "_useless", lambda *a: False)
+        patch.setattr(sampling, "_batch_size", lambda *a: 4)
 
         def write(some: list[list[int]], longest: int) -> list[list[int]]:
-            return generation.samples(
+            return sampling.samples(
                 model, some, tokens=10_000, longest=longest, kept=longest, vocab_size=384, ends=[2], seed=0
             )
 
@@ -355,7 +363,7 @@ def test_the_way_of_running_experts_is_put_back(_models: Callable[..., Path]) ->
 def test_sequences_end_where_the_model_ends_them(sample: Loaded) -> None:
     starts = [sample.tokenizer(text)["input_ids"] for text in ("Return the", "The file", "class A", "Raises")]
     ends = [sample.tokenizer.eos_token_id, sample.tokenizer.convert_tokens_to_ids("<|end|>")]
-    found = generation.samples(
+    found = sampling.samples(
         sample.model, starts * 5, tokens=9_000, longest=60, kept=60, vocab_size=sample.vocab_size, ends=ends, seed=0
     )
     assert found
@@ -366,7 +374,7 @@ def test_sequences_end_where_the_model_ends_them(sample: Loaded) -> None:
 
 def test_no_more_is_written_than_was_asked_for(sample: Loaded) -> None:
     starts = [[sample.tokenizer("Return the value")["input_ids"][-1]]] * 200
-    found = generation.samples(
+    found = sampling.samples(
         sample.model, starts, tokens=600, longest=100, kept=100, vocab_size=sample.vocab_size, ends=[], seed=0
     )
     assert sum(map(len, found)) <= 700
