@@ -48,6 +48,8 @@ def unfold(model: PreTrainedModel, *, packed: bool = False) -> tuple[PreTrainedM
             linear = cast(nn.Linear, module)
             work.set_submodule(name, experts.linear(linear.weight, linear.bias))
         elif experts.is_fused(module):
+            if (words := experts.told(module)) is not None and words not in notes:
+                notes.append(words)
             work.set_submodule(name, experts.pack_fused(module) if packed else experts.UnfoldedExperts(module))
     left = Counter(type(m).__name__ for m in work.modules() for p in m.parameters(recurse=False) if p.ndim > 2)
     for name, count in sorted(left.items()):

@@ -184,6 +184,15 @@ def test_experts_in_two_formats_are_not_packed() -> None:
         experts.pack(work)
 
 
+def test_many_experts_for_each_one_chosen_are_told() -> None:
+    """By the ratio that was measured: at 32 nothing is said, above it once for all layers."""
+    for number, told in ((32, []), (33, ["all 33 experts of a layer are computed for every token, 1 chosen"])):
+        _, notes = linears.unfold(
+            _model("qwen3_moe", num_experts=number, num_local_experts=number, num_experts_per_tok=1)
+        )
+        assert [note[: len(words)] for note, words in zip(notes, told, strict=True)] == told
+
+
 @pytest.mark.parametrize(
     ("kind", "wanted"),
     [("mixtral", set()), ("qwen2_moe", {f"model.layers.{i}.mlp.shared_expert_gate" for i in range(2)})],

@@ -58,7 +58,9 @@ def test_nothing_is_computed_otherwise(kind: str, packed: bool, load: Load) -> N
 
 def test_linear_layers_that_compute_in_their_own_way_become_plain_ones() -> None:
     """Falcon's call matmul, which a quantized weight has no answer to."""
-    config = AutoConfig.for_model("falcon", vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=1, bias=True)
+    config = AutoConfig.for_model(
+        "falcon", vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=1, num_attention_heads=4
+    )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     condition(model, 0)
     full = _logits(model)
