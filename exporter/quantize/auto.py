@@ -1,37 +1,36 @@
 """auto: the smallest file within a quality budget, or the most faithful one within a size, chosen by measurement.
 
 Goes in: budgets (``Request.max_kl``, ``max_size``). Assignments of int4 and int8 stand on a path from the smallest to
-the most faithful (``exporter.quantize.assignment``). For a quality budget everything is calibrated in int4 once; then
-rungs of the path are tried on held-out calibration text by swapping layers, halving the path each time; the rung found
-is calibrated as a whole, and what it costs on the text that files are judged on decides: where it is too much, the
-next rungs are calibrated and measured in turn. Everything measured is in the report.
+the most faithful (``exporter.quantize.assignment``). What an assignment costs is about proportional to the sum of what
+its layers cost alone; so one is calibrated as a whole and measured on the text that files are judged on, which gives
+the proportion, and the next one is chosen by it. Everything measured is in the report.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import cast
 
-import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from exporter import quality
 from exporter.errors import QualityBudgetNotMet
-from exporter.quantize import Calibration, Quantized, Request, calibrate, formats
+from exporter.quantize import Calibration, Quantized, Request
 from exporter.quantize.assignment import Assignment, Ladder
-from exporter.quantize.calibrated import finish, measured_costs, rehearsed
-from exporter.quantize.eight_bits import rounded
+from exporter.quantize.calibrated import COMPENSATED, finish, measured_costs, rehearsed
 from exporter.quantize.linears import unfold
 from exporter.report import Tried
 
 TITLE = "int4 (groups of 32) and int8 weights, chosen for each layer by measurement, error-compensated"
-_AIM = 0.9
-"""Of the quality budget, on held-out calibration text: that is nearer to what was calibrated on than other text is."""
-_MOST_FINAL = 4
-"""Assignments that are calibrated as a whole, at most."""
-_SHARES = {"sensitivity": 0.1, "int4": 0.4, "search": 0.5}
-"""Where each part of the work ends, as a fraction of it."""
+_MOST_TRIALS = 4
+"""Assignments that are calibrated and measured, at most; the last of them is the most faithful one, where none was
+within the budget."""
+_AIM = 0.93
+"""Of the quality budget: what the next assignment is predicted to cost."""
+_NEAR = 0.85
+"""Of the quality budget: an assignment that uses this much of it is not made smaller any more."""
+_SENSITIVITY = 0.1
+"""The share of the work that measuring sensitivities is."""
 
 
 @dataclass
@@ -44,19 +43,24 @@ class _Search:
     ladder: Ladder
     tried: list[Tried] = field(default_factory=list)
 
-    def note(self, what: str, assignment: Assignment, kl_mean: float) -> bool:
+    def note(self, assignment: Assignment, kl_mean: float) -> bool:
+        """Add a measured assignment; tells whether it is within the budgets."""
         within = self.request.max_kl is None or kl_mean <= self.request.max_kl
         fits = self.request.max_size is None or assignment.size_bytes <= self.request.max_size
-        named = f"{what}: {len(assignment.in_int8)} of {len(assignment.linears)} linear layers in int8"
         self.tried.append(
             Tried(
-                what=f"{named}, embedding {assignment.embedding}",
+                what=_words(assignment),
                 size_bytes=assignment.size_bytes,
                 kl_mean=kl_mean,
                 within=within and fits,
             )
         )
         return within and fits
+
+
+def _words(assignment: Assignment) -> str:
+    raised = f"{len(assignment.in_int8)} of {len(assignment.linears)} linear layers in int8"
+    return f"{raised}, embedding {assignment.embedding}"
 
 
 class _Auto:
@@ -73,7 +77,7 @@ class _Auto:
         if request.calibration is None:
             return rehearsed(model, request)
         text = request.calibration()
-        costs = measured_costs(model, text, request, _SHARES["sensitivity"])
+        costs = measured_costs(model, text, request, _SENSITIVITY)
         search = _Search(model, text, request, Ladder(unfold(model)[0], costs, request.embedding))
         if request.max_kl is None:
             return _fitted(search)
@@ -86,86 +90,62 @@ def _fitted(search: _Search) -> Quantized:
     assert request.max_size is not None  # noqa: S101 (plan checked the budgets)
     chosen = ladder.within(request.max_size)
     if chosen is None:
-        least = ladder.rung(0)
-        raise QualityBudgetNotMet(
-            f"No assignment fits into {request.max_size / 1e6:,.1f} MB: the smallest, everything in int4, takes about "
-            f"{least.size_bytes / 1e6:,.1f} MB."
-        )
-    made = finish(search.model, chosen, search.text, request, TITLE, share=(_SHARES["sensitivity"], 0.95))
-    search.note("calibrated", chosen, _judged(made, request))
-    return _with(made, search.tried)
+        raise QualityBudgetNotMet(_too_small(ladder, request))
+    made = finish(search.model, chosen, search.text, request, TITLE, share=(_SENSITIVITY, 1.0))
+    search.note(chosen, _judged(made, request))
+    return _with(made, search.tried, chosen)
 
 
 def _faithful(search: _Search) -> Quantized:
     """The smallest assignment within the quality budget (and the size, where there is one)."""
     request, ladder = search.request, search.ladder
     assert request.max_kl is not None  # noqa: S101 (the caller looked)
-    number = _lowest(search, request.max_kl * _AIM)
-    best: tuple[float, Assignment] | None = None
-    for attempt in range(_MOST_FINAL):
-        last = attempt == _MOST_FINAL - 1
-        chosen = ladder.rung(len(ladder) if last else number)
-        share = (_SHARES["search"] + 0.12 * attempt, _SHARES["search"] + 0.12 * (attempt + 1))
-        made = finish(search.model, chosen, search.text, request, TITLE, share=share)
-        found = _judged(made, request)
-        if search.note("calibrated", chosen, found):
-            return _with(made, search.tried)
-        if best is None or found < best[0]:
-            best = (found, chosen)
-        if number >= len(ladder) or last or not _may_grow(search, chosen):
+    last = ladder.highest(request.max_size)
+    if last is None:
+        raise QualityBudgetNotMet(_too_small(ladder, request))
+    share, failed = COMPENSATED, -1
+    passed: tuple[int, Quantized] | None = None
+    nearest = (math.inf, last)
+    for attempt in range(_MOST_TRIALS):
+        most = last if passed is None else passed[0] - 1
+        if failed >= most:
             break
-        # What is missing, as a share of the cost, is about the share of the steps that are left to go.
-        number = min(len(ladder), number + max(1, round((len(ladder) - number) * min(1 - request.max_kl / found, 0.5))))
-    assert best is not None  # noqa: S101 (at least one attempt)
+        number = min(max(ladder.cheapest(_AIM * request.max_kl / share), failed + 1), most)
+        if passed is None and attempt == _MOST_TRIALS - 1:
+            number = last
+        chosen = ladder.rung(number)
+        made = _calibrated(search, chosen, attempt)
+        found = _judged(made, request)
+        nearest = min(nearest, (found, number))
+        share = found / max(ladder.predicted(chosen), 1e-9)
+        if search.note(chosen, found):
+            passed = (number, made)
+            if found > _NEAR * request.max_kl:
+                break
+        else:
+            failed = number
+    if passed is not None:
+        return _with(passed[1], search.tried, ladder.rung(passed[0]))
+    found, chosen = nearest[0], ladder.rung(nearest[1])
     size = "" if request.max_size is None else f" and {request.max_size / 1e6:,.1f} MB"
-    found, chosen = best
     raise QualityBudgetNotMet(
         f"Nothing is within a mean KL of {request.max_kl:g} nats{size}: the best found costs {found:.3g} nats in "
         f"about {chosen.size_bytes / 1e6:,.1f} MB, {len(chosen.in_int8)} of {len(chosen.linears)} layers in int8."
     )
 
 
-def _may_grow(search: _Search, chosen: Assignment) -> bool:
-    return search.request.max_size is None or chosen.size_bytes < search.request.max_size
+def _calibrated(search: _Search, chosen: Assignment, attempt: int) -> Quantized:
+    first = _SENSITIVITY + (1 - _SENSITIVITY) * attempt / _MOST_TRIALS
+    share = (first, first + (1 - _SENSITIVITY) / _MOST_TRIALS)
+    return finish(search.model, chosen, search.text, search.request, TITLE, share=share)
 
 
-def _lowest(search: _Search, budget: float) -> int:
-    """The lowest rung within the budget on held-out calibration text, by swapping layers of one calibration."""
-    model, request, ladder = search.model, search.request, search.ladder
-    least = ladder.rung(0)
-
-    def progress(fraction: float, message: str) -> None:
-        first, last = _SHARES["sensitivity"], _SHARES["int4"]
-        request.progress(first + (last - first) * fraction, message)
-
-    small = calibrate.Calibration(model, least.linears, dynamic=True, progress=progress).run(search.text.sequences)
-    formats.quantize_embedding(small.model, least.embedding)
-    large = rounded(model, tuple(least.linears), least.embedding if len(ladder) == 0 else request.embedding)
-    swapped, _ = unfold(model)
-    held_out = search.text.held_out or search.text.sequences[:1]
-    low, high = 0, len(ladder)
-    with torch.no_grad():
-        expected = [model(ids, use_cache=False).logits[0].float().log_softmax(-1) for ids in held_out]
-    while low < high:
-        middle = (low + high) // 2
-        rung = ladder.rung(middle)
-        _swap(swapped, rung, small.model, large)
-        found = _divergence(swapped, held_out, expected)
-        search.note("swapped, on held-out calibration text", rung, found)
-        request.progress(_SHARES["int4"] + 0.1 * (1 - (high - low) / max(len(ladder), 1)), f"KL {found:.3g} nats")
-        if found <= budget:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _swap(swapped: PreTrainedModel, rung: Assignment, small: PreTrainedModel, large: PreTrainedModel) -> None:
-    """Give ``swapped`` the small model's layers where the rung has int4, and the large one's where it has int8."""
-    for name, fmt in rung.linears.items():
-        source = (small if fmt == "int4" else large).get_submodule(name)
-        cast(nn.Linear, swapped.get_submodule(name)).weight = cast(nn.Parameter, source.weight)
-    swapped.set_input_embeddings((small if rung.embedding == "4w" else large).get_input_embeddings())
+def _too_small(ladder: Ladder, request: Request) -> str:
+    assert request.max_size is not None  # noqa: S101 (something is too small for it)
+    return (
+        f"No assignment fits into {request.max_size / 1e6:,.1f} MB: the smallest, everything in int4, takes about "
+        f"{ladder.rung(0).size_bytes / 1e6:,.1f} MB."
+    )
 
 
 def _judged(made: Quantized, request: Request) -> float:
@@ -175,17 +155,10 @@ def _judged(made: Quantized, request: Request) -> float:
     return quality.score(made.model, request.judge).kl_mean
 
 
-def _with(made: Quantized, tried: list[Tried]) -> Quantized:
+def _with(made: Quantized, tried: list[Tried], chosen: Assignment) -> Quantized:
     assert made.detail is not None  # noqa: S101 (finish gives one)
-    rows = [*tried[:-1], replace(tried[-1], chosen=True)]
+    rows = [replace(row, chosen=row.what == _words(chosen)) for row in tried]
     return replace(made, detail=replace(made.detail, tried=rows))
 
 
-def _divergence(model: PreTrainedModel, texts: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    total, positions = 0.0, 0
-    for ids, wanted in zip(texts, expected, strict=True):
-        with torch.no_grad():
-            got = model(ids, use_cache=False).logits[0].float().log_softmax(-1)
-        total += float((wanted.exp() * (wanted - got)).sum())
-        positions += ids.shape[1]
-    return max(total / positions, 0.0)
+RECIPE = _Auto()

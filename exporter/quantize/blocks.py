@@ -117,10 +117,10 @@ class Walk:
             for layer in self.layers:
                 layer.__dict__.pop("forward", None)
 
-    def run(self, number: int, sequence: int, hidden: torch.Tensor | None = None) -> torch.Tensor:
-        """What leaves layer ``number``; default: for what enters it."""
+    def run(self, number: int, sequence: int, layer: nn.Module | None = None) -> torch.Tensor:
+        """What leaves layer ``number`` for what enters it; ``layer``: another one in its place."""
         call = self._calls[sequence][number]
-        out = self.layers[number](self.hidden[sequence] if hidden is None else hidden, *call.args, **call.kwargs)
+        out = (layer or self.layers[number])(self.hidden[sequence], *call.args, **call.kwargs)
         found: torch.Tensor = out[0] if isinstance(out, tuple) else out
         return found
 
@@ -159,6 +159,21 @@ class Walk:
                 found.append(list(names))
         order = {name: position for position, name in enumerate(seen)}
         return [Stage(groups=_by_input(stage, seen), ends=_ends(stage, found, order)) for stage in found]
+
+    def norms_before(self, number: int, names: Sequence[str]) -> dict[str, str]:
+        """Those linear layers whose input is what a norm gave, as it gave it -> that norm."""
+        layer = self.layers[number]
+        given: dict[str, torch.Tensor] = {}
+        seen: dict[str, torch.Tensor] = {}
+        with ExitStack() as stack:
+            for name, module in layer.named_modules():
+                if is_norm(module):
+                    stack.callback(module.register_forward_hook(partial(_given, given, name)).remove)
+            for name in names:
+                hook = partial(_remember, seen, name)
+                stack.callback(layer.get_submodule(name).register_forward_pre_hook(hook).remove)
+            self.run(number, 0)
+        return {name: norm for name, x in seen.items() for norm, out in given.items() if out is x}
 
     def watch(self, number: int, stage: Stage, on_input: OnInput) -> None:
         """Give ``on_input`` what the first linear layer of each group of ``stage`` is fed, sequence by sequence."""
@@ -206,6 +221,17 @@ def _tell(on_input: OnInput, name: str, sequence: int, module: nn.Module, args: 
 
 def _remember(seen: dict[str, torch.Tensor], name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
     seen.setdefault(name, args[0])
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module multiplies channels by a weight of its own and has no other matrix."""
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, nn.Parameter) and weight.ndim == 1 and not any(True for _ in module.children())
+
+
+def _given(given: dict[str, torch.Tensor], name: str, module: nn.Module, args: Any, out: Any) -> None:
+    if isinstance(out, torch.Tensor):
+        given[name] = out
 
 
 def _stop(module: nn.Module, args: tuple[Any, ...]) -> None:

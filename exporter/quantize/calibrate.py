@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from exporter.quantize import compensated, formats
+from exporter.quantize import compensated, equalize, formats
 from exporter.quantize.blocks import Stage, Walk
 from exporter.quantize.compensated import NotInvertible, Rounded
 from exporter.quantize.experts import UnfoldedExperts, calibrating
@@ -118,14 +118,19 @@ class Calibration:
         prefix, layer = f"{after.prefix}.{number}.", after.layers[number]
         stages = after.stages(number)
         originals = self._original_inputs(before, number, stages)
+        factors = self._factors(after, number, stages, originals)
+        for name, by in factors.norms.items():
+            equalize.divide_norm(layer.get_submodule(name), by)
         placed: list[tuple[nn.Module, nn.Parameter]] = []
         handles = []
         for stage in stages:
-            gathered = self._gather(after, number, stage, originals)
+            gathered = self._gather(after, number, stage, originals, factors)
             for group in stage.groups:
                 for name in group:
                     module = layer.get_submodule(name)
-                    rounded = self._round(prefix + name, module, gathered[group[0]])
+                    weight = factors.merged(name, cast(nn.Linear, module).weight.detach())
+                    rounded = self._round(prefix + name, weight, gathered[group[0]])
+                    factors.place(name, module)
                     if rounded is not None:
                         fmt = self._wanted[prefix + name]
                         placed.append((module, formats.parameter(rounded, fmt, dynamic=self._dynamic)))
@@ -149,13 +154,37 @@ class Calibration:
         before.advance(number, firsts, lambda name, sequence, entering: kept.setdefault(name, []).append(entering))
         return kept
 
+    def _factors(
+        self, after: Walk, number: int, stages: list[Stage], originals: dict[str, list[torch.Tensor]]
+    ) -> equalize.Factors:
+        """What makes inputs easier to round, where they are rounded."""
+        if not self._dynamic:
+            return equalize.Factors()
+        prefix = f"{after.prefix}.{number}."
+        here = {name.removeprefix(prefix): fmt for name, fmt in self._wanted.items() if name.startswith(prefix)}
+        rounded = {name for name, fmt in here.items() if fmt != "fp32"}
+        squares = {
+            name: torch.stack([x.square().sum(0) for x in inputs]).sum(0) / sum(len(x) for x in inputs)
+            for name, inputs in originals.items()
+        }
+        eight = {name for name, fmt in here.items() if fmt == "int8"}
+        return equalize.plan(after, number, stages, squares, giving=rounded, taking=eight)
+
     def _gather(
-        self, after: Walk, number: int, stage: Stage, originals: dict[str, list[torch.Tensor]]
+        self,
+        after: Walk,
+        number: int,
+        stage: Stage,
+        originals: dict[str, list[torch.Tensor]],
+        factors: equalize.Factors,
     ) -> dict[str, _Gathered]:
         gathered = {group[0]: _Gathered() for group in stage.groups}
 
         def on_input(name: str, sequence: int, entering: torch.Tensor) -> None:
-            _add(gathered[name], self._rounds(entering), originals[name][sequence] if name in originals else None)
+            original = originals[name][sequence] if name in originals else None
+            if original is not None and name in factors.inputs:
+                original = original / factors.inputs[name]
+            _add(gathered[name], self._rounds(entering), original)
 
         after.watch(number, stage, on_input)
         return gathered
@@ -170,13 +199,13 @@ class Calibration:
 
         after.tail(module, on_input)
         self._rounds.forget()
-        rounded = self._round(name, module, gathered)
+        rounded = self._round(name, module.weight.detach(), gathered)
         if rounded is not None:
             module.weight = formats.parameter(rounded, self._wanted[name], dynamic=self._dynamic)
 
-    def _round(self, name: str, module: nn.Module, gathered: _Gathered) -> Rounded | None:
+    def _round(self, name: str, weight: torch.Tensor, gathered: _Gathered) -> Rounded | None:
         """The rounded weight of one layer, None where it is kept; notes what was done."""
-        fmt, weight = self._wanted.get(name, "fp32"), cast(nn.Linear, module).weight.detach()
+        fmt = self._wanted.get(name, "fp32")
         if fmt == "fp32":
             self.found[name] = LayerFormat(name=name, format=fmt, algorithm="kept")
             return None
@@ -212,4 +241,9 @@ def _compensated(weight: torch.Tensor, fmt: str, gathered: _Gathered) -> Rounded
     if gathered.crossed is not None:
         weight = compensated.moved(weight, moments, gathered.crossed / gathered.rows, SHARE)
     scales = compensated.int4_scales(weight, prepared.importance) if fmt == "int4" else compensated.int8_scales(weight)
-    return compensated.compensated(weight, scales, formats.LIMITS[fmt], prepared)
+    rounded = compensated.compensated(weight, scales, formats.LIMITS[fmt], prepared)
+    if fmt == "int4":
+        # Once more with the scales that fit these integers: 4 % less KL on the sample model; twice gives nothing more.
+        scales = compensated.refitted(rounded, weight, moments)
+        rounded = compensated.compensated(weight, scales, formats.LIMITS[fmt], prepared)
+    return rounded

@@ -8,6 +8,7 @@ rounding costs the most, which get int8 weights.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ def measured_costs(model: PreTrainedModel, text: Calibration, request: Request, 
 
     costs = sensitivity.measure(model, text.sequences, progress=progress)
     if request.embedding == "8w":
-        costs[EMBEDDING] = sensitivity.of_embedding(model, text.sequences, ("4w", "8w"))
+        costs[EMBEDDING] = sensitivity.of_embedding(model, text.held_out or text.sequences, ("4w", "4w-zp", "8w"))
     return costs
 
 
@@ -89,7 +90,7 @@ def finish(
         request.progress(first + (last - first) * fraction, message)
 
     done = calibrate.Calibration(model, chosen.linears, dynamic=dynamic, progress=progress).run(text.sequences)
-    return described(done.model, chosen, done.layers, request, title, text, tried)
+    return described(done.model, chosen, done.layers, request, title, text, tried, unfolded=done.notes)
 
 
 def described(
@@ -100,31 +101,37 @@ def described(
     title: str,
     text: Calibration | None,
     tried: list[Tried] | None = None,
+    *,
+    unfolded: Sequence[str] = (),
 ) -> Quantized:
     """The last steps that recipes share: the embedding, experts packed, and the report's rows."""
     parameters_before = sum(p.numel() for p in work.parameters())
     embedding = formats.quantize_embedding(work, chosen.embedding)
     moe.pack(work)
     settle(work)
-    notes = [*_fallbacks(layers), *_kept(work, parameters_before)]
+    notes = [*unfolded, *_fallbacks(layers), *_kept(work, parameters_before)]
     detail = Quantization(
         algorithm=title + _raised(chosen),
         parameters=formats.parameters(work),
-        layers=[*layers, LayerFormat(name=EMBEDDING, format=_FORMAT[embedding], algorithm=_ROUNDED[embedding])],
+        layers=[*layers, _of_embedding(embedding)],
         calibration=None if text is None else text.used,
         tried=tried or [],
     )
     return Quantized(model=work, notes=notes, detail=detail, embedding=embedding)
 
 
-_FORMAT = {"4w": "int4", "8w": "int8", "fp32": "fp32"}
-_ROUNDED = {"4w": "rounded", "8w": "rounded", "fp32": "kept"}
+def _of_embedding(fmt: str) -> LayerFormat:
+    kept = formats.EMBEDDINGS[fmt]
+    return LayerFormat(name=EMBEDDING, format=kept, algorithm="kept" if kept == "fp32" else "rounded")
+
+
 _WORTH_TELLING = 0.05  # norms and biases are far below; unquantized experts are above
 
 
 def _raised(chosen: Assignment) -> str:
     raised = chosen.in_int8
-    return f"; {len(raised)} of {len(chosen.linears)} linear layers in int8" if raised else ""
+    mixed = 0 < len(raised) < len(chosen.linears)
+    return f"; {len(raised)} of {len(chosen.linears)} linear layers in int8" if mixed else ""
 
 
 def _fallbacks(layers: list[LayerFormat]) -> list[str]:
@@ -156,7 +163,7 @@ def rehearsed(model: PreTrainedModel, request: Request, *, dynamic: bool = True)
             rounded = formats.rounded_nearest(module.weight.detach(), fmt)
             module.weight = formats.parameter(rounded, fmt, dynamic=dynamic)
             wanted[name] = fmt
-    embedding = "4w" if request.embedding == "8w" else request.embedding
+    embedding = "4w-zp" if request.embedding == "8w" else request.embedding
     layers = [LayerFormat(name=name, format=fmt, algorithm="rounded") for name, fmt in wanted.items()]
     return described(work, Assignment(wanted, embedding, 0), layers, request, TITLE, None)
 

@@ -26,7 +26,13 @@ _ROWS = 8192
 """Rows that are rounded together, so that an output layer of 150,000 rows needs no copies of itself."""
 _FRACTIONS = tuple(0.60 + 0.025 * step for step in range(19))
 """Scales that are tried, as fractions of the one at which the largest weight is just kept."""
+_SPANS = tuple(0.80 + 0.025 * step for step in range(9))
+"""The same between the least and the largest weight."""
+_HOLD = 1e-3
+"""Of the mean of the normal equations' diagonals, that keeps refitted scales near the given ones."""
 INT4 = (-8, 7)
+_ZERO = -0.5
+"""The middle of int4's range."""
 INT8 = (-128, 127)
 _TINY = 1e-8
 """The least scale: a group of zeros must not divide by nothing."""
@@ -44,11 +50,16 @@ class Rounded:
     """[out, in] int8."""
     scales: torch.Tensor
     """[out, groups] float32; a group is in / groups inputs."""
+    zero_points: torch.Tensor | None = None
+    """[out, groups] float32, the value that stands for zero, which need not be a whole number; None: 0."""
 
     def dequantized(self) -> torch.Tensor:
         """[out, in] float32."""
         out, groups = self.scales.shape
-        return (self.values.reshape(out, groups, -1).float() * self.scales.unsqueeze(-1)).reshape(self.values.shape)
+        values = self.values.reshape(out, groups, -1).float()
+        if self.zero_points is not None:
+            values = values - self.zero_points.unsqueeze(-1)
+        return (values * self.scales.unsqueeze(-1)).reshape(self.values.shape)
 
 
 def bfloat16_exact(scales: torch.Tensor) -> torch.Tensor:
@@ -75,6 +86,31 @@ def int4_scales(weight: torch.Tensor, importance: torch.Tensor | None = None) ->
         better = total < least
         least, best = torch.where(better, total, least), torch.where(better, scales, best)
     return best
+
+
+def between(weight: torch.Tensor) -> Rounded:
+    """int4 groups of 32 between a least and a largest value of their own, each searched for the least squared error.
+
+    Args:
+        weight: [out, in] float32, ``in`` a multiple of 32.
+    """
+    groups = weight.reshape(weight.shape[0], -1, GROUP_SIZE)
+    low, high = torch.aminmax(groups, dim=-1)
+    middle, reach = (low + high) / 2, (high - low).clamp(min=_TINY)
+    best = torch.zeros_like(low)
+    least = torch.full_like(low, torch.inf)
+    for fraction in _SPANS:
+        scales = reach * (fraction / 15)
+        error = _between(groups, scales, middle)[1]
+        best, least = torch.where(error < least, scales, best), torch.minimum(error, least)
+    values, _ = _between(groups, best, middle)
+    return Rounded(values=values.reshape(weight.shape).to(torch.int8), scales=best, zero_points=_ZERO - middle / best)
+
+
+def _between(groups: torch.Tensor, scales: torch.Tensor, middle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    steps, centre = scales.unsqueeze(-1), middle.unsqueeze(-1)
+    values = ((groups - centre) / steps + _ZERO).round_().clamp_(*INT4)
+    return values, ((values - _ZERO) * steps + centre - groups).square_().sum(-1)
 
 
 def int8_scales(weight: torch.Tensor) -> torch.Tensor:
@@ -151,6 +187,31 @@ def _columns(weight: torch.Tensor, scales: torch.Tensor, limits: tuple[int, int]
             left[column + 1 : last].addr_(factor[column, column + 1 : last], error, alpha=-1)
         left[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
     return values[torch.argsort(permutation)].T.contiguous()
+
+
+def refitted(rounded: Rounded, weight: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+    """The int4 scales [out, groups] that lose least for given integers: least squares for each row over its groups.
+
+    They minimise (w - v) H (w - v)^T for v the integers times the scales, held near the given ones by a little damping,
+    rounded to bfloat16. A scale that would change by more than half is left as it was.
+    """
+    count = rounded.scales.shape[1]
+    found = torch.empty_like(rounded.scales)
+    for first in range(0, len(weight), _ROWS // 4):
+        rows = slice(first, first + _ROWS // 4)
+        values, given = rounded.values[rows].float(), rounded.scales[rows]
+        grouped = values.unflatten(1, (count, GROUP_SIZE))
+        products = torch.empty(len(values), count, count)
+        for group in range(count):
+            part = slice(group * GROUP_SIZE, (group + 1) * GROUP_SIZE)
+            products[:, group] = ((values[:, part] @ moments[part]).unflatten(1, (count, GROUP_SIZE)) * grouped).sum(-1)
+        wanted = ((weight[rows] @ moments).unflatten(1, (count, GROUP_SIZE)) * grouped).sum(-1)
+        held = _HOLD * products.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) + _TINY
+        products.diagonal(dim1=1, dim2=2).add_(held)
+        scales = torch.linalg.solve(products, (wanted + held * given).unsqueeze(-1)).squeeze(-1)
+        near = (scales > 0.5 * given) & (scales < 1.5 * given)
+        found[rows] = bfloat16_exact(torch.where(near, scales, given))
+    return found
 
 
 def moved(weight: torch.Tensor, moments: torch.Tensor, crossed: torch.Tensor, share: float) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor 
 )
 from transformers import PreTrainedModel
 
-from exporter.quantize.compensated import GROUP_SIZE, INT4, INT8, Rounded, int4_scales, int8_scales, nearest
+from exporter.quantize.compensated import GROUP_SIZE, INT4, INT8, Rounded, between, int4_scales, int8_scales, nearest
 
 _INT4: torch.dtype = vars(torch)["int4"]  # torch's type stubs do not name it
 FORMATS = {_INT4: "int4", torch.int8: "int8"}
@@ -23,7 +23,6 @@ LIMITS = {"int4": INT4, "int8": INT8}
 _BYTES = {"int4": 0.5, "int8": 1.0, "fp32": 4.0}
 _SCALE_BYTES = {"int4": 2, "int8": 4, "fp32": 0}
 """bfloat16 for groups, float32 for rows, as XNNPACK's serializer writes them (executorch 1.5.1, node_visitor.py)."""
-_EMBEDDING_SCALE_BYTES = 4
 _DYNAMIC = IntxUnpackedToInt8TensorActivationQuantization.INT8_ASYM_PER_TOKEN
 _LEAST_STEP = torch.finfo(torch.float32).eps
 
@@ -38,7 +37,9 @@ def parameter(rounded: Rounded, fmt: str, *, dynamic: bool) -> nn.Parameter:
     tensor = IntxUnpackedToInt8Tensor(
         qdata=rounded.values,
         scale=rounded.scales,
-        zero_point=torch.zeros(rounded.scales.shape, dtype=torch.int8),
+        zero_point=torch.zeros(rounded.scales.shape, dtype=torch.int8)
+        if rounded.zero_points is None
+        else rounded.zero_points,
         target_dtype=_TYPES[fmt],
         block_size=(1, width // rounded.scales.shape[1]),
         dtype=torch.float32,
@@ -76,11 +77,17 @@ def linear_bytes(out: int, width: int, fmt: str) -> int:
     return int(out * width * _BYTES[fmt]) + scales
 
 
+EMBEDDINGS = {"4w": "int4", "4w-zp": "int4", "8w": "int8", "fp32": "fp32"}
+"""Format of an input embedding to that of its values. ``8w`` has one float32 scale a row, ``4w`` one for each 32
+values, and ``4w-zp`` a zero point beside it, also float32: ExecuTorch's 4-bit embedding kernel takes it as it is."""
+_SCALES = {"4w": (GROUP_SIZE, 4), "4w-zp": (GROUP_SIZE, 8), "8w": (0, 4)}
+"""(values per scale, 0 for a row; bytes beside them)"""
+
+
 def embedding_bytes(rows: int, width: int, fmt: str) -> int:
-    """What an input embedding takes: ``8w`` has one float32 scale a row, ``4w`` one for each 32 values."""
-    kept = {"8w": "int8", "4w": "int4"}.get(fmt, "fp32")
-    scales = {"int8": rows, "int4": rows * (width // GROUP_SIZE), "fp32": 0}[kept]
-    return int(rows * width * _BYTES[kept]) + scales * _EMBEDDING_SCALE_BYTES
+    """What an input embedding takes in a file."""
+    group, size = _SCALES.get(fmt, (0, 0))
+    return int(rows * width * _BYTES[EMBEDDINGS[fmt]]) + rows * (width // group if group else 1) * size
 
 
 def quantize_embedding(model: PreTrainedModel, fmt: str) -> str:
@@ -88,12 +95,14 @@ def quantize_embedding(model: PreTrainedModel, fmt: str) -> str:
     table = model.get_input_embeddings()
     if fmt == "fp32" or not isinstance(table, nn.Embedding):
         return "fp32"
-    kept = "int4" if fmt == "4w" and takes("int4", table.embedding_dim) else "int8"
+    got = fmt if takes(EMBEDDINGS[fmt], table.embedding_dim) else "8w"
     # The fusion into ExecuTorch's own embedding kernels matches embedding(weight, ids) only; padding_idx matters to
     # gradients alone, and a third argument would defeat the match after minutes of lowering.
     table.padding_idx = None
-    table.weight = parameter(rounded_nearest(table.weight.detach(), kept), kept, dynamic=False)
-    return "4w" if kept == "int4" else "8w"
+    weight = table.weight.detach()
+    rounded = between(weight) if got == "4w-zp" else rounded_nearest(weight, EMBEDDINGS[got])
+    table.weight = parameter(rounded, EMBEDDINGS[got], dynamic=False)
+    return got
 
 
 def parameters(model: nn.Module) -> dict[str, int]:

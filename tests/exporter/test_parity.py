@@ -70,10 +70,10 @@ def make(_models: Callable[..., Path]) -> Callable[..., Subject]:
 
 @pytest.fixture(scope="module")
 def rounded(make: Callable[..., Subject]) -> Subject:
-    return make(precision="8da4w")
+    return make(precision="8da4w-rtn")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "8da4w"])
+@pytest.mark.parametrize("precision", ["fp32", "8da4w-rtn"])
 def test_a_right_file_passes(precision: str, make: Callable[..., Subject]) -> None:
     subject = make(precision=precision)
     outcome = subject.run()
@@ -243,7 +243,7 @@ def test_a_forgotten_sliding_window_is_caught(make: Callable[..., Subject]) -> N
 
 def test_weights_of_another_quantization_are_caught(rounded: Subject, make: Callable[..., Subject]) -> None:
     """Right in structure and of the right kind, and not what the recipe gave."""
-    other = make(precision="8da4w")
+    other = make(precision="8da4w-rtn")
     layer = other.model.model.layers[1].mlp.down_proj
     layer.weight = torch.nn.Parameter(layer.weight.dequantize() * 1.5, requires_grad=False)
     assert "kl_over_cost" in rounded.missed(other.step)

@@ -107,7 +107,7 @@ def test_the_bytes_are_the_same_with_passes_skipped(name: str, passes_run: Count
     assert set(passes_run) <= set(everything)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "8da4w"])
+@pytest.mark.parametrize("precision", ["fp32", "8da4w-rtn"])
 def test_a_language_model_has_the_same_bytes_without_any_workaround(
     precision: str, _models: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_language_model_has_the_same_bytes_without_any_workaround(
 
     def made() -> bytes:
         with torch.no_grad():
-            model = quantize.get(precision).apply(checkpoint.load_model(ckpt), embedding="8w").model
+            model = quantize.get(precision).apply(checkpoint.load_model(ckpt), quantize.Request(embedding="8w")).model
         use_attention(model, "custom")
         # Traced anew: a trace with the runtime's attention serves one lowering only.
         exported = trace.trace(ExportableModule(model, 32, "custom", ckpt.caches), "dynamic")

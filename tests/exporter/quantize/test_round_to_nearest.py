@@ -11,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from exporter import checkpoint, quantize
-from exporter.quantize import Quantized
+from exporter.quantize import Quantized, Request
+from exporter.report import Quantization
 from exporter.spec import ModelRef
 from tests.exporter.models import VOCABULARY
 
@@ -34,17 +35,22 @@ def _logits(model: PreTrainedModel) -> torch.Tensor:
 
 def _8da4w(model: PreTrainedModel, embedding: str = "8w") -> Quantized:
     with torch.no_grad():
-        return quantize.get("8da4w").apply(model, embedding=embedding)
+        return quantize.get("8da4w-rtn").apply(model, Request(embedding=embedding))
+
+
+def _detail(found: Quantized) -> Quantization:
+    assert found.detail is not None
+    return found.detail
 
 
 def test_full_precision_is_the_model_itself(load: Callable[..., PreTrainedModel]) -> None:
     model = load()
     recipe = quantize.get("fp32")
-    found = recipe.apply(model, embedding="8w")
+    found = recipe.apply(model, Request(embedding="8w"))
     assert recipe.exact
     assert found.model is model
     assert found.notes == []
-    assert found.bits == {"fp32": sum(p.numel() for p in model.parameters())}
+    assert found.detail is None
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama-untied", "qwen2", "gemma3", "gpt2", "gpt_neox"])
@@ -60,7 +66,7 @@ def test_the_given_model_stays_as_it_was(kind: str, embedding: str, load: Callab
     assert {name: (p.data_ptr(), p.dtype, type(p)) for name, p in model.named_parameters()} == kept
     assert model.get_input_embeddings().padding_idx == padding
     assert found.model is not model
-    assert not quantize.get("8da4w").exact
+    assert not quantize.get("8da4w-rtn").exact
 
 
 def test_what_is_not_quantized_is_shared(load: Callable[..., PreTrainedModel]) -> None:
@@ -103,7 +109,7 @@ def test_weights_are_int4_in_groups_of_32(load: Callable[..., PreTrainedModel]) 
 @pytest.mark.parametrize(("embedding", "table"), [("8w", "int8"), ("fp32", "fp32")])
 def test_parameters_are_counted_by_format(embedding: str, table: str, load: Callable[..., PreTrainedModel]) -> None:
     model = load("llama-untied")
-    bits = _8da4w(model, embedding).bits
+    bits = _detail(_8da4w(model, embedding)).parameters
     linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))
     rest = sum(p.numel() for p in model.parameters()) - linear - VOCABULARY * 64
     assert bits == {
@@ -158,12 +164,17 @@ def test_layers_of_an_odd_width_stay_and_are_named(load: Callable[..., PreTraine
         for i in range(2)
         for part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
     }
-    assert found.bits["int4"] == 2 * (64 * 48 + 128 * 48)
+    assert _detail(found).parameters["int4"] == 2 * (64 * 48 + 128 * 48)
     assert _told(found, "of the parameters stay in float32")
 
 
-def test_layers_that_are_no_linear_layers_are_told(load: Callable[..., PreTrainedModel]) -> None:
-    assert _told(_8da4w(load("gpt2")), "Conv1D layers stay in float32")
+def test_layers_that_are_no_linear_layers_are_rounded_too(load: Callable[..., PreTrainedModel]) -> None:
+    """GPT-2 keeps its products as Conv1D."""
+    found = _8da4w(load("gpt2"))
+    products = [m for m in found.model.modules() if isinstance(m, nn.Linear)]
+    assert len(products) == 2 * 4 + 1
+    assert _detail(found).parameters["int4"] == sum(m.weight.numel() for m in products)
+    assert not _told(found, "stay in float32")
 
 
 def test_biases_stay(load: Callable[..., PreTrainedModel]) -> None:
