@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch.fx import GraphModule
 
-from exporter import backend_quantize, backends, checkpoint, lower, parity, pte, quantize, runtime, trace
+from exporter import backend_quantize, backends, bisect, checkpoint, lower, parity, pte, quantize, runtime, trace
 from exporter.backend_quantize import CachesFrozen, Compressed, Inputs, Rounded
 from exporter.backends import openvino
+from exporter.cell import Job
 from exporter.parity import Reference
 from exporter.quantize import Calibration
 from exporter.report import CalibrationUsed
@@ -165,8 +166,45 @@ def test_nncf_writes_a_file_that_is_its_own_reference(traced: _Traced, tmp_path:
 
 
 def test_nncf_looks_at_the_text(traced: _Traced) -> None:
-    one, same = _scales(_nncf(traced, _calibration(0))), _scales(_nncf(traced, _calibration(0)))
-    other, none = _scales(_nncf(traced, _calibration(7, upto=20))), _scales(_nncf(traced, None))
+    one, same = (_scales(_nncf(traced, _calibration(0, length=6))) for _ in range(2))
+    other = _scales(_nncf(traced, _calibration(7, length=6, upto=20)))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    assert not torch.equal(one, none)
+
+
+def test_a_rehearsal_has_no_text(traced: _Traced) -> None:
+    done = _nncf(traced, None)
+    assert done.detail.calibration is None
+    assert {layer.algorithm for layer in done.detail.layers} == {"rounded"}
+    assert "rounded to nearest" in done.detail.algorithm
+
+
+def test_a_cell_is_judged_by_the_rounded_program(traced: _Traced) -> None:
+    job = Job(
+        backend=cast(Any, _Fake()),
+        precision="4w-fake",
+        embedding="fp32",
+        attention="stock",
+        module=traced.module,
+        exported=traced.exported,
+        full=traced.full(),
+        quantized=None,
+        vocab_size=384,
+        bos_id=None,
+        eos_ids=[],
+        notes=["a note"],
+    )
+    done = backend_quantize.by_itself(job, _calibration(0))
+    assert done.exported is not traced.exported
+    assert done.quantized is not None
+    assert done.module.max_seq_len == CONTEXT
+    assert done.notes[0] == "a note"
+    assert len(done.notes) == 2
+    assert done.detail is not None
+    assert job.quantized is None
+    stages = bisect.stages_of(done.module, done.exported, done.exported, lambda: lambda ids, position: ids)
+    expected = done.quantized.logits[traced.text.name]
+    for _, start in stages[:2]:
+        with torch.no_grad():
+            output = feed(start(), traced.text.ids, [1] * traced.text.ids.shape[1])
+        assert (output - expected).abs().max() < 1e-5
