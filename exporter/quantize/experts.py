@@ -259,6 +259,18 @@ def routers(model: nn.Module) -> set[str]:
     return found
 
 
+def units(model: nn.Module) -> dict[str, str]:
+    """The unit of each unfolded expert's linear layer, by the layer's name: a layer's ``up`` are one, its ``down``
+    another. All of a unit must get the same format, or ``pack`` refuses them."""
+    return {
+        f"{name}.{i}.{part}" if name else f"{i}.{part}": f"{name}.{part}"
+        for name, module in model.named_modules()
+        if isinstance(module, UnfoldedExperts)
+        for i in range(module.number)
+        for part in ("up", "down")
+    }
+
+
 @contextmanager
 def calibrating(model: nn.Module) -> Iterator[None]:
     """Inside, each unfolded expert's layers are called with the rows of its own tokens alone, [tokens, in_features],

@@ -193,6 +193,19 @@ def test_many_experts_for_each_one_chosen_are_told() -> None:
         assert [note[: len(words)] for note, words in zip(notes, told, strict=True)] == told
 
 
+def test_a_unit_is_what_must_have_one_format() -> None:
+    work, _ = linears.unfold(_model("mixtral"))
+    found = experts.units(work)
+    assert found.keys() == {n for n, m in work.named_modules() if isinstance(m, nn.Linear) and _is_expert(n)}
+    assert Counter(found.values()) == {
+        f"model.layers.{layer}.mlp.experts.{part}": EXPERTS for layer in range(2) for part in ("up", "down")
+    }
+    name = "model.layers.0.mlp.experts.down"
+    _round(work, INT4, PerGroup(32), lambda at: found.get(at) == name)
+    experts.pack(work)
+    assert not _unfolded(work), "packed: within each unit there is one format"
+
+
 @pytest.mark.parametrize(
     ("kind", "wanted"),
     [("mixtral", set()), ("qwen2_moe", {f"model.layers.{i}.mlp.shared_expert_gate" for i in range(2)})],
