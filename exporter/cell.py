@@ -23,6 +23,7 @@ from exporter.errors import PtebotError, QualityBudgetNotMet
 from exporter.guard import shown
 from exporter.parity import Reference
 from exporter.quality import QualityReference
+from exporter.quantized_cache import CacheFormat
 from exporter.report import Cell, Delegation, Parity, Quantization, Status
 from exporter.static_cache import Attention, ExportableModule
 
@@ -39,6 +40,7 @@ class Job:
     precision: str
     embedding: str
     attention: Attention
+    cache: CacheFormat = "fp32"
     module: ExportableModule
     exported: ExportedProgram
     full: Reference
@@ -158,6 +160,7 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
         shape_policy=job.backend.shape_policy,
         attention=job.attention,
         quantization=job.detail,
+        cache=job.cache,
         seconds=clock.seconds,
         peak_rss_bytes=peak.rss_bytes,
         notes=notes,
@@ -217,6 +220,7 @@ def _left_out_note(found: Parity | None) -> list[str]:
     return [f"verified on a part of the texts, for this machine is slow with this file; left out: {names}"]
 
 
-def file_name(ckpt: Checkpoint, backend: str, precision: str) -> str:
-    """``<backend>/<model>_<backend>_<precision>.pte``."""
-    return f"{backend}/{ckpt.info.name}_{backend}_{precision}.pte"
+def file_name(ckpt: Checkpoint, backend: str, precision: str, cache: CacheFormat = "fp32") -> str:
+    """``<backend>/<model>_<backend>_<precision>[_kv8].pte``."""
+    suffix = "_kv8" if cache == "int8" else ""
+    return f"{backend}/{ckpt.info.name}_{backend}_{precision}{suffix}.pte"

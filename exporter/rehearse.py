@@ -14,13 +14,14 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel
 
-from exporter import parity, quantize, trace
-from exporter.backends import Backend
+from exporter import backend_quantize, parity, quantize, trace
+from exporter.backends import Backend, choose_cache
 from exporter.cell import Job, make
 from exporter.checkpoint import Checkpoint
 from exporter.errors import UnsupportedModel
 from exporter.fit import cache_shapes
 from exporter.guard import shown
+from exporter.quantized_cache import CacheFormat
 from exporter.rehearsal import one_layer
 from exporter.schedule import chunks, feed
 from exporter.static_cache import Attention, ExportableModule, use_attention
@@ -94,7 +95,9 @@ def _rows(model: PreTrainedModel) -> int:
     return int(cast(torch.Tensor, model.get_input_embeddings().weight).shape[0])
 
 
-def chain(ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, kind: Attention) -> str | None:
+def chain(
+    ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, kind: Attention, cache: CacheFormat = "fp32"
+) -> str | None:
     """Quantize, trace, lower, write, read back and run one layer; the reason of a failure, or None."""
     recipe = quantize.get(precision)
     try:
@@ -108,13 +111,15 @@ def chain(ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, ki
             full = parity.reference(model, [text], end)
             own = None if recipe.exact else parity.reference(quantized, [text], end)
             use_attention(quantized, kind, ckpt.attention)
-            module = ExportableModule(quantized, _CONTEXT, kind, _caches(model, ckpt))
+            kept, _ = choose_cache(backend, kind, cache)
+            module = ExportableModule(quantized, _CONTEXT, kind, _caches(model, ckpt), kept)
             exported = trace.trace(module, backend.shape_policy)
             job = Job(
                 backend=backend,
                 precision=precision,
                 embedding=made_smaller.embedding,
                 attention=kind,
+                cache=kept,
                 module=module,
                 exported=exported,
                 full=full,
@@ -124,6 +129,8 @@ def chain(ckpt: Checkpoint, backend: Backend, precision: str, embedding: str, ki
                 eos_ids=[],
                 notes=[],
             )
+            if backend_quantize.takes(backend, precision):
+                job = backend_quantize.by_itself(job, None)
             backend.prepare()
             with tempfile.TemporaryDirectory(prefix="ptebot-rehearsal-") as scratch:
                 made = make(job, Path(scratch), "rehearsal.pte", lambda stage, fraction, message: None)

@@ -27,7 +27,7 @@ import torch
 from exporter import backends, checkpoint, pte, runtime
 from exporter.errors import PtebotError
 from exporter.guard import shown
-from exporter.run import Progress
+from exporter.progress import Progress
 from exporter.spec import ModelRef
 from exporter.wall import guarded_main
 

@@ -26,10 +26,10 @@ from exporter.checkpoint import Checkpoint
 from exporter.errors import InvalidPte, NoGoodCell
 from exporter.guard import shown
 from exporter.parity import Reference
+from exporter.progress import OnProgress, Progress
 from exporter.pte import PteInfo
 from exporter.quality import QualityReference
 from exporter.report import Figure, Parity, Quality
-from exporter.run import OnProgress, Progress
 from exporter.schedule import Step
 from exporter.spec import ModelRef
 from exporter.wall import guarded_main

@@ -62,7 +62,7 @@ class _Xnnpack:
 
         # A rounded embedding is dequantize + embedding in the graph; only this pass fuses it into the one
         # kernel that the runtime has (without it: "Missing out variants: torchao::dequantize_affine").
-        fuse = precision != "fp32" and embedding in ("8w", "4w")
+        fuse = precision != "fp32" and embedding != "fp32"
         return ExecutorchBackendConfig(do_quant_fusion_and_const_prop=fuse)
 
     def below_floor(self, delegation: Delegation) -> str | None:

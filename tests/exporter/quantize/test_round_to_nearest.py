@@ -174,7 +174,7 @@ def test_layers_that_are_no_linear_layers_are_rounded_too(load: Callable[..., Pr
     products = [m for m in found.model.modules() if isinstance(m, nn.Linear)]
     assert len(products) == 2 * 4 + 1
     assert _detail(found).parameters["int4"] == sum(m.weight.numel() for m in products)
-    assert not _told(found, "stay in float32")
+    assert not _told(found, "linear layers stay in float32")
 
 
 def test_biases_stay(load: Callable[..., PreTrainedModel]) -> None:
