@@ -3,4 +3,4 @@
 This package knows no network, no hub and no bot: it reads one directory and writes another.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -194,7 +194,8 @@ class Work:
                 )
                 exported = trace.trace(module, how.policy)
             if how.cache != "fp32":
-                shared = replace(shared, own=_through_the_cache(module, shared.full))
+                own = parity.reference_through_caches(module, shared.full.texts, shared.full.end)
+                shared = replace(shared, own=own)
         except Exception as error:  # a program that cannot be traced takes its backends with it, no others
             return self._all_failed(group, precision, "trace", error)
         made = []
@@ -293,11 +294,3 @@ class Work:
     ) -> None:
         fraction = round(min((self._done + within) / self._whole, 1.0), 4)
         self._progress(Progress(stage=stage, backend=backend, precision=precision, fraction=fraction, message=message))
-
-
-def _through_the_cache(module: ExportableModule, full: Reference) -> Reference:
-    """The logits that the module itself gives, for what rounds in its caches is in no other eager model."""
-    logits = {
-        text.name: module.eager_logits(text.ids, keep=len(full.logits[text.name])) for text in (*full.texts, full.end)
-    }
-    return Reference(texts=full.texts, end=full.end, logits=logits)

@@ -98,8 +98,8 @@ def get(name: str) -> Backend:
 
 
 def choose_cache(backend: Backend, attention: Attention, asked: CacheFormat) -> tuple[CacheFormat, list[str]]:
-    """The format of the KV cache for one backend and kind of attention: what was asked for where there is an op for
-    it, else fp32 with a note that says why."""
+    """The format of the KV cache for one backend and kind of attention, and what a person should know: what was asked
+    for where there is an op for it, else fp32 and why."""
     if asked == "fp32":
         return "fp32", []
     if asked not in backend.caches:
@@ -108,4 +108,4 @@ def choose_cache(backend: Backend, attention: Attention, asked: CacheFormat) -> 
         return "fp32", [
             f"KV cache stays in fp32: {asked} caches need the runtime's attention op, which this file does not use"
         ]
-    return asked, []
+    return asked, ["the KV cache is in int8: the app's runtime needs ExecuTorch's quantized kernels"]

@@ -16,7 +16,7 @@ from exporter.static_cache import Attention
 class _Portable:
     name = "portable"
     title = "Portable kernels (any CPU)"
-    precisions = ("fp32", "8da8w", "8da4w", "8da4w-rtn", "4w")
+    precisions = ("fp32", "8da8w", "8da4w", "8da4w-rtn", "8w", "4w")
     shape_policy: ShapePolicy = "dynamic"
     attentions: tuple[Attention, ...] = ("stock",)
     caches: tuple[CacheFormat, ...] = ("fp32",)

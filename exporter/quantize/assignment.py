@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from exporter.quantize import formats
+from exporter.quantize import experts, formats
 from exporter.quantize.sensitivity import Costs
 
 EMBEDDING = "input embedding"
@@ -46,7 +46,8 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    name: str
+    names: tuple[str, ...]
+    """What is raised by it: one linear layer, all experts' of one decoder layer, or the embedding."""
     gain: float
     """Nats."""
     size: int
@@ -65,7 +66,7 @@ class Ladder:
 
     def __init__(self, model: PreTrainedModel, costs: Costs, embedding: str) -> None:
         self._linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and name in costs}
-        self._costs = costs
+        self._costs, self._units = costs, experts.units(model)
         self._table = cast(torch.Tensor, model.get_input_embeddings().weight)
         rest = sum(p.numel() for p in model.parameters()) - sum(m.weight.numel() for m in self._linears.values())
         rest -= self._table.numel()
@@ -74,17 +75,19 @@ class Ladder:
 
     @cached_property
     def _steps(self) -> list[_Step]:
-        steps = []
-        for name, module in self._linears.items():
+        together: dict[str, list[str]] = {}
+        for name in self._linears:
             if "int4" in self._costs[name]:
-                gain = self._costs[name]["int4"] - self._costs[name]["int8"]
-                out, width = module.weight.shape
-                size = formats.linear_bytes(out, width, "int8") - formats.linear_bytes(out, width, "int4")
-                steps.append(_Step(name=name, gain=gain, size=size))
+                together.setdefault(self._units.get(name, name), []).append(name)
+        steps = []
+        for names in together.values():
+            gain = sum(self._costs[name]["int4"] - self._costs[name]["int8"] for name in names)
+            size = sum(self._linear_bytes(name, "int8") - self._linear_bytes(name, "int4") for name in names)
+            steps.append(_Step(names=tuple(names), gain=gain, size=size))
         for smaller, larger in pairwise(self._embeddings):
             gain, size = self._raise_embedding(smaller, larger)
-            steps.append(_Step(name=f"{EMBEDDING} {larger}", gain=gain, size=size))
-        return sorted(steps, key=lambda step: (-step.gain / step.size, step.name))
+            steps.append(_Step(names=(f"{EMBEDDING} {larger}",), gain=gain, size=size))
+        return sorted(steps, key=lambda step: (-step.gain / step.size, step.names))
 
     def __len__(self) -> int:
         """Steps of the path; assignments are numbered from 0 (the smallest) to this."""
@@ -92,7 +95,7 @@ class Ladder:
 
     def rung(self, number: int) -> Assignment:
         """The assignment after the first ``number`` steps."""
-        return self._with({step.name for step in self._steps[:number]})
+        return self._with({name for step in self._steps[:number] for name in step.names})
 
     def within(self, size_bytes: int) -> Assignment | None:
         """The most faithful assignment of a file of at most that size: steps are taken in order, leaving out those
@@ -103,7 +106,7 @@ class Ladder:
             return None
         for step in self._steps:
             if step.size <= left:
-                taken.add(step.name)
+                taken.update(step.names)
                 left -= step.size
         return self._with(taken)
 
@@ -134,9 +137,7 @@ class Ladder:
             -1
         ]
         size = self._fixed + self._embedding_bytes(embedding)
-        for name, fmt in linears.items():
-            out, width = self._linears[name].weight.shape
-            size += formats.linear_bytes(out, width, fmt)
+        size += sum(self._linear_bytes(name, fmt) for name, fmt in linears.items())
         return Assignment(linears=linears, embedding=embedding, size_bytes=size)
 
     def _worthwhile(self, largest: str) -> list[str]:
@@ -159,6 +160,10 @@ class Ladder:
     def _raise_embedding(self, smaller: str, larger: str) -> tuple[float, int]:
         cost = self._costs[EMBEDDING]
         return cost[smaller] - cost[larger], self._embedding_bytes(larger) - self._embedding_bytes(smaller)
+
+    def _linear_bytes(self, name: str, fmt: str) -> int:
+        out, width = self._linears[name].weight.shape
+        return formats.linear_bytes(out, width, fmt)
 
     def _embedding_bytes(self, fmt: str) -> int:
         rows, width = self._table.shape
