@@ -65,7 +65,7 @@ def _refusal(done: Exported, error: str, code: int) -> dict[str, Any]:
 
 REFUSED: list[tuple[dict[str, Any], str, int, str]] = [
     ({"backends": ["portable", "tpu"]}, "UnknownBackend", 20, "portable, xnnpack, openvino"),
-    ({"backends": ["openvino"], "precisions": ["8da4w"]}, "UnsupportedCombination", 22, "it takes: fp32"),
+    ({"backends": ["openvino"], "precisions": ["8da4w"]}, "UnsupportedCombination", 22, "openvino takes: fp32"),
     ({"backend": ["xnnpack"]}, "InvalidSpec", 25, "backend"),
     ({"bounds": {"kl_mean": 0.1}}, "InvalidSpec", 25, "tightened only"),
     ({"bounds": {"kl_mean": "NaN"}}, "InvalidSpec", 25, "no bound"),

@@ -49,7 +49,7 @@ def test_an_unknown_precision_is_refused_with_the_choices(name: str) -> None:
 
 
 def test_a_backend_that_takes_nothing_of_what_is_wanted_is_refused() -> None:
-    with pytest.raises(UnsupportedCombination, match=r"openvino does not take 8da4w; it takes: fp32, 8w, 4w, 4w-nncf\."):
+    with pytest.raises(UnsupportedCombination, match=r"No backend of openvino takes 8da4w; openvino takes: fp32, 8w, 4w, 4w-nncf\."):
         plan.plan(ExportSpec(backends=("xnnpack", "openvino"), precisions=("8da4w",)))
 
 
