@@ -49,8 +49,16 @@ def test_an_unknown_precision_is_refused_with_the_choices(name: str) -> None:
 
 
 def test_a_backend_that_takes_nothing_of_what_is_wanted_is_refused() -> None:
-    with pytest.raises(UnsupportedCombination, match=r"No backend of openvino takes 8da4w; openvino takes: fp32, 8w, 4w, 4w-nncf\."):
-        plan.plan(ExportSpec(backends=("xnnpack", "openvino"), precisions=("8da4w",)))
+    words = r"No backend of openvino takes 8da4w; openvino takes: fp32, 8w, 4w, 4w-nncf\."
+    with pytest.raises(UnsupportedCombination, match=words):
+        plan.plan(ExportSpec(backends=("openvino",), precisions=("8da4w",)))
+
+
+def test_a_backend_that_takes_nothing_is_skipped_beside_others() -> None:
+    """`--precision auto` is asked of all backends, and one makes it."""
+    found = plan.plan(ExportSpec(precisions=("auto",), max_kl=0.05))
+    assert [(backend.name, precision) for backend, precision in found.make] == [("xnnpack", "auto")]
+    assert {(cell.backend, cell.precision) for cell in found.skipped} == {("portable", "auto"), ("openvino", "auto")}
 
 
 def test_what_is_not_here_is_skipped_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from exporter.quantize import formats
+from exporter.quantize import experts, formats
 from exporter.quantize.assignment import EMBEDDING, Assignment, Ladder
 from exporter.quantize.linears import unfold
 
@@ -48,6 +48,18 @@ def test_bytes_are_those_of_its_parts(model: PreTrainedModel) -> None:
     out, width = model.get_submodule(raised).weight.shape  # type: ignore[union-attr, misc]
     grown = formats.linear_bytes(out, width, "int8") - formats.linear_bytes(out, width, "int4")
     assert second.size_bytes - first.size_bytes == grown
+
+
+def test_the_experts_of_a_layer_are_raised_together(load: Callable[..., PreTrainedModel]) -> None:
+    """They become one matrix in the file, of one format."""
+    model = unfold(load("mixtral"))[0]
+    ladder = Ladder(model, _costs(model), "8w")
+    for number in range(len(ladder) + 1):
+        by_unit: dict[str, set[str]] = {}
+        for name, fmt in ladder.rung(number).linears.items():
+            by_unit.setdefault(experts.units(model).get(name, name), set()).add(fmt)
+        assert all(len(found) == 1 for found in by_unit.values())
+    assert len(ladder) < len(ladder.rung(0).linears)
 
 
 def test_what_matters_most_is_raised_first(model: PreTrainedModel) -> None:
