@@ -132,7 +132,7 @@ def compress(
         program=program,
         module=done,
         detail=_detail(rounded, sizes, calibration),
-        notes=[*rounded.notes, *_shortened(inputs, given), *([] if calibration is None else calibration.notes)],
+        notes=[*rounded.notes, *_shortened(inputs, given)],
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +250,7 @@ def _slices(text: str) -> list[str]:
     found = []
     for index in range(_SLICES):
         start = index * (len(text) - _SLICE_CHARACTERS) // (_SLICES - 1)
-        words = text[start : start + _SLICE_CHARACTERS].split(maxsplit=1)
-        found.append(words[-1])
+        found += text[start : start + _SLICE_CHARACTERS].split(maxsplit=1)[-1:]
     return found
 
 
@@ -261,6 +260,8 @@ def _spread(found: list[_Sequence], tokens: int) -> list[_Sequence]:
         return found
     # Sequences are of about one length; a number that is too large by a few is cut at its end.
     number = max(1, tokens * len(found) // max(_count(found), 1))
+    if number == 1 and tokens >= _LEAST_SEQUENCE:
+        return [replace(found[0], ids=found[0].ids[:tokens])]
     return _first([found[index * len(found) // number] for index in range(number)], tokens)
 
 

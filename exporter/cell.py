@@ -200,7 +200,7 @@ def _bisect(job: Job, lowered: lower.Lowered, path: Path) -> str:
 def _tied_note(job: Job, size_bytes: int | None) -> list[str]:
     model = job.module.model
     output = model.get_output_embeddings()
-    if size_bytes is None or output is None or job.quantized is not None:
+    if size_bytes is None or output is None or job.detail is not None:
         return []
     table = cast(torch.Tensor, model.get_input_embeddings().weight)
     once = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

@@ -172,7 +172,7 @@ class InvalidCalibration(PtebotError):
 class QualityBudgetNotMet(PtebotError):
     exit_code = 61
     title = "No assignment of formats is within the budget"
-    remedy = "Allow a larger --max-kl or --max-size; the report lists what was tried, with its figures."
+    remedy = "Allow a larger --max-kl or --max-size; the figures of what was tried say how much."
 
 
 def all_errors() -> list[type[PtebotError]]:

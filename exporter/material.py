@@ -42,6 +42,7 @@ class Material:
     def calibration(self) -> quantize.Calibration:
         """Raises InvalidCalibration, as ``calibration.prepare``."""
         if self._calibration is None:
+            chat = [passage for passage in self.judge().passages if passage.kind == "chat"]
             with self.clock.stage("calibration text"):
                 self._calibration = calibration.prepare(
                     self.model,
@@ -51,6 +52,7 @@ class Material:
                     max_seq_len=self.max_seq_len,
                     vocab_size=self.ckpt.vocab_size,
                     progress=lambda fraction, message: self.progress("calibrate", fraction, message),
+                    judged=[passage.ids[0, passage.first + 1 :].tolist() for passage in chat],
                 )
         return self._calibration
 

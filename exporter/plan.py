@@ -46,33 +46,6 @@ def plan(spec: ExportSpec) -> Plan:
         taken_by = "; ".join(f"{name} takes: {', '.join(backends.get(name).precisions)}" for name in spec.backends)
         wanted = " or ".join(spec.precisions)
         raise UnsupportedCombination(f"No backend of {', '.join(spec.backends)} takes {wanted}; {taken_by}.")
-    make: list[tuple[Backend, str]]
-    """(backend, precision), in the order of the spec."""
-    skipped: list[Cell]
-
-
-def plan(spec: ExportSpec) -> Plan:
-    """Check a spec against the tables.
-
-    A backend that takes some of the wanted precisions gets those, and the others become skipped cells. A backend
-    that is not available on this machine gives skipped cells that say what to install.
-
-    Raises:
-        UnknownBackend, UnknownPrecision: with the choices.
-        UnsupportedCombination: no backend takes any of the wanted precisions.
-        InvalidSpec: a bound that there is not, or that would be loosened.
-    """
-    bounds.check(spec.bounds)
-    for name in spec.backends:
-        if name not in backends.TABLE:
-            raise UnknownBackend(f"Unknown backend {name!r}; the choices are: {', '.join(backends.TABLE)}.")
-    for name in spec.precisions:
-        if name not in quantize.TABLE:
-            raise UnknownPrecision(f"Unknown precision {name!r}; the choices are: {', '.join(quantize.TABLE)}.")
-    if not any(precision in backends.get(name).precisions for name in spec.backends for precision in spec.precisions):
-        taken_by = "; ".join(f"{name} takes: {', '.join(backends.get(name).precisions)}" for name in spec.backends)
-        verb = "The backend does" if len(spec.backends) == 1 else "None of the backends does"
-        raise UnsupportedCombination(f"{verb} not take {' or '.join(spec.precisions)}; {taken_by}.".replace("does not", "does not") if len(spec.backends) == 1 else f"No backend of {', '.join(spec.backends)} takes {' or '.join(spec.precisions)}; {taken_by}.")
     make: list[tuple[Backend, str]] = []
     skipped: list[Cell] = []
     for name in spec.backends:

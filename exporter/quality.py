@@ -122,6 +122,8 @@ def reference(
     room = min(LARGEST_BYTES, logits.free_bytes // 4) // (4 * vocab_size)
     most = max(min(POSITIONS, room // max(len(passages) + len(prompts), 1)), _LEAST)
     left_out: list[str] = []
+    if most < POSITIONS:
+        left_out.append(f"every text after {most} positions: there is no room for more of the original's logits")
     wanted = [(text.kind, text.name, text.ids[:, : min(most + 1, max_seq_len)], 0) for text in passages]
     progress(0.0, "the original writes answers")
     try:

@@ -113,6 +113,8 @@ def chain(
             use_attention(quantized, kind, ckpt.attention)
             kept, _ = choose_cache(backend, kind, cache)
             module = ExportableModule(quantized, _CONTEXT, kind, _caches(model, ckpt), kept)
+            if kept != "fp32":
+                own = parity.reference_through_caches(module, [text], end)
             exported = trace.trace(module, backend.shape_policy)
             job = Job(
                 backend=backend,

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from exporter import backend_quantize, cell, checkpoint, facts, parity, quantize, rehearse, staging, texts, trace
 from exporter.backends import Backend, ShapePolicy, choose_cache
 from exporter.checkpoint import Checkpoint
-from exporter.errors import PtebotError
+from exporter.errors import DiskFull, PtebotError
 from exporter.guard import shown
 from exporter.material import Material
 from exporter.parity import Reference
@@ -151,6 +151,7 @@ class Work:
         recipe, before = quantize.get(precision), self._done
         self._say("quantize", precision=precision, message=recipe.title)
         try:
+            _as_loaded(model, self.ckpt.attention)
             quantized = self._quantized(model, precision, recipe, material)
             own = None
             if not recipe.exact and not any(backend_quantize.takes(backend, precision) for backend in here):
@@ -160,8 +161,7 @@ class Work:
                     own = parity.reference(quantized.model, full.texts, full.end)
             judge = None if recipe.exact and self.spec.cache == "fp32" else material.judge()
         except Exception as error:  # a recipe that fails takes its cells with it, not the others
-            if staging.disk_is_full(error):
-                raise
+            _raise_a_full_disk(error)
             return self._all_failed(here, precision, "quantize", error)
         finally:
             if recipe.calibrates:
@@ -197,12 +197,14 @@ class Work:
                 own = parity.reference_through_caches(module, shared.full.texts, shared.full.end)
                 shared = replace(shared, own=own)
         except Exception as error:  # a program that cannot be traced takes its backends with it, no others
+            _raise_a_full_disk(error)
             return self._all_failed(group, precision, "trace", error)
         made = []
         for backend in group:
             try:
                 job = self._job(backend, how, shared, module, exported, material)
             except Exception as error:  # a toolchain of its own may raise whatever it likes
+                _raise_a_full_disk(error)
                 made += self._all_failed([backend], precision, "quantize", error)
                 continue
             made.append(self._cell(job))
@@ -294,3 +296,16 @@ class Work:
     ) -> None:
         fraction = round(min((self._done + within) / self._whole, 1.0), 4)
         self._progress(Progress(stage=stage, backend=backend, precision=precision, fraction=fraction, message=message))
+
+
+def _as_loaded(model: Any, attention: str) -> None:
+    """Undo what tracing switched on a model that recipes without rounding hand on as it is."""
+    use_attention(model, "stock", attention)
+    if hasattr(model, "set_experts_implementation"):
+        # Batched products, which a trace needs, gather a copy of their experts' weights for every token.
+        model.set_experts_implementation("eager")
+
+
+def _raise_a_full_disk(error: Exception) -> None:
+    if isinstance(error, DiskFull) or staging.disk_is_full(error):
+        raise error

@@ -28,6 +28,10 @@ LAYER_BYTES = 3_000
 files of the sample model (29 linear layers) have 77 KB beside their weights."""
 
 
+_MARGIN = 1.1
+"""Of what a file has beside its weights: a size budget is filled by this estimate, and must not be exceeded."""
+
+
 @dataclass(frozen=True)
 class Assignment:
     """A format for every linear layer and the input embedding."""
@@ -70,7 +74,7 @@ class Ladder:
         self._table = cast(torch.Tensor, model.get_input_embeddings().weight)
         rest = sum(p.numel() for p in model.parameters()) - sum(m.weight.numel() for m in self._linears.values())
         rest -= self._table.numel()
-        self._fixed = 4 * rest + PROGRAM_BYTES + LAYER_BYTES * len(self._linears)
+        self._fixed = int(4 * rest + (PROGRAM_BYTES + LAYER_BYTES * len(self._linears)) * _MARGIN)
         self._embeddings = self._worthwhile(embedding)
 
     @cached_property

@@ -75,7 +75,7 @@ class _Auto:
             QualityBudgetNotMet: with the best that was found and its figures.
         """
         if request.calibration is None:
-            return rehearsed(model, request)
+            return rehearsed(model, request, smaller=True)
         text = request.calibration()
         costs = measured_costs(model, text, request, _SENSITIVITY)
         search = _Search(model, text, request, Ladder(unfold(model)[0], costs, request.embedding))
@@ -104,8 +104,8 @@ def _faithful(search: _Search) -> Quantized:
     if last is None:
         raise QualityBudgetNotMet(_too_small(ladder, request))
     share, failed = COMPENSATED, -1
-    passed: tuple[int, Quantized] | None = None
-    nearest = (math.inf, last)
+    passed: tuple[int, Assignment, Quantized] | None = None
+    nearest = (math.inf, 0, 0)
     for attempt in range(_MOST_TRIALS):
         most = last if passed is None else passed[0] - 1
         if failed >= most:
@@ -114,23 +114,27 @@ def _faithful(search: _Search) -> Quantized:
         if passed is None and attempt == _MOST_TRIALS - 1:
             number = last
         chosen = ladder.rung(number)
+        if number == last and request.max_size is not None:
+            # Steps behind one that no longer fits may fit.
+            chosen = ladder.within(request.max_size) or chosen
         made = _calibrated(search, chosen, attempt)
         found = _judged(made, request)
-        nearest = min(nearest, (found, number))
-        share = found / max(ladder.predicted(chosen), 1e-9)
+        nearest = min(nearest, (found, chosen.size_bytes, len(chosen.in_int8)))
+        share = max(found, 1e-9) / max(ladder.predicted(chosen), 1e-9)
         if search.note(chosen, found):
-            passed = (number, made)
+            passed = (number, chosen, made)
             if found > _NEAR * request.max_kl:
                 break
         else:
             failed = number
     if passed is not None:
-        return _with(passed[1], search.tried, ladder.rung(passed[0]))
-    found, chosen = nearest[0], ladder.rung(nearest[1])
+        return _with(passed[2], search.tried, passed[1])
+    found, size_bytes, raised = nearest
     size = "" if request.max_size is None else f" and {request.max_size / 1e6:,.1f} MB"
     raise QualityBudgetNotMet(
         f"Nothing is within a mean KL of {request.max_kl:g} nats{size}: the best found costs {found:.3g} nats in "
-        f"about {chosen.size_bytes / 1e6:,.1f} MB, {len(chosen.in_int8)} of {len(chosen.linears)} layers in int8."
+        f"about {size_bytes / 1e6:,.1f} MB, {raised} of {len(ladder.rung(0).linears)} layers in int8. "
+        f"Tried: {'; '.join(f'{row.size_bytes / 1e6:,.1f} MB {row.kl_mean:.3g} nats' for row in search.tried)}."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -17,6 +18,8 @@ from transformers import PreTrainedModel
 from exporter.quantize import Calibration, Quantized, Request, calibrate, formats, sensitivity
 from exporter.quantize import experts as moe
 from exporter.quantize.assignment import EMBEDDING, Assignment, Ladder
+from exporter.quantize.blocks import UnknownStructure
+from exporter.quantize.calibrate import Calibrated
 from exporter.quantize.linears import settle, unfold
 from exporter.report import LayerFormat, Quantization, Tried
 
@@ -37,7 +40,7 @@ class _Calibrated:
     def apply(self, model: PreTrainedModel, request: Request) -> Quantized:
         """Quantize every linear layer and the embedding; a rehearsal rounds to the nearest in the same formats."""
         if request.calibration is None:
-            return rehearsed(model, request)
+            return rehearsed(model, request, smaller=True)
         text = request.calibration()
         costs = measured_costs(model, text, request, _SHARE_SENSITIVITY)
         ladder = Ladder(unfold(model)[0], costs, request.embedding)
@@ -89,8 +92,24 @@ def finish(
     def progress(fraction: float, message: str) -> None:
         request.progress(first + (last - first) * fraction, message)
 
-    done = calibrate.Calibration(model, chosen.linears, dynamic=dynamic, progress=progress).run(text.sequences)
+    try:
+        done = calibrate.Calibration(model, chosen.linears, dynamic=dynamic, progress=progress).run(text.sequences)
+    except UnknownStructure as error:
+        done = _not_calibrated(model, chosen, str(error), dynamic=dynamic)
     return described(done.model, chosen, done.layers, request, title, text, tried, unfolded=done.notes)
+
+
+def _not_calibrated(model: PreTrainedModel, chosen: Assignment, reason: str, *, dynamic: bool) -> Calibrated:
+    """The same formats by rounding to the nearest, for a model that cannot be run layer by layer."""
+    _LOG.warning("every layer is rounded to the nearest: %s", reason)
+    work, notes = unfold(model)
+    layers = []
+    for name, fmt in chosen.linears.items():
+        module = work.get_submodule(name)
+        rounded = formats.rounded_nearest(cast(nn.Linear, module).weight.detach(), fmt)
+        module.weight = formats.parameter(rounded, fmt, dynamic=dynamic)
+        layers.append(LayerFormat(name=name, format=fmt, algorithm="rounded", reason=reason))
+    return Calibrated(model=work, layers=layers, notes=notes)
 
 
 def described(
@@ -151,8 +170,12 @@ def _kept(work: nn.Module, count: int) -> list[str]:
     return [f"{share:.0%} of the parameters stay in float32"] if share > _WORTH_TELLING else []
 
 
-def rehearsed(model: PreTrainedModel, request: Request, *, dynamic: bool = True) -> Quantized:
-    """Both formats and both embeddings somewhere in the model, rounded to the nearest: the chain's rehearsal."""
+def rehearsed(model: PreTrainedModel, request: Request, *, dynamic: bool = True, smaller: bool = False) -> Quantized:
+    """Both formats somewhere in the model, rounded to the nearest: the chain's rehearsal.
+
+    Args:
+        smaller: whether the recipe may choose a smaller embedding than the request has.
+    """
     work, _ = unfold(model)
     kept = moe.routers(work)
     linears = {name: m for name, m in work.named_modules() if isinstance(m, nn.Linear) and name not in kept}
@@ -163,7 +186,7 @@ def rehearsed(model: PreTrainedModel, request: Request, *, dynamic: bool = True)
             rounded = formats.rounded_nearest(module.weight.detach(), fmt)
             module.weight = formats.parameter(rounded, fmt, dynamic=dynamic)
             wanted[name] = fmt
-    embedding = "4w-zp" if request.embedding == "8w" else request.embedding
+    embedding = "4w-zp" if smaller and request.embedding == "8w" else request.embedding
     layers = [LayerFormat(name=name, format=fmt, algorithm="rounded") for name, fmt in wanted.items()]
     return described(work, Assignment(wanted, embedding, 0), layers, request, TITLE, None)
 

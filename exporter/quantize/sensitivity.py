@@ -10,6 +10,7 @@ holds the two together. Time and memory are linear in layers and tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -58,7 +59,11 @@ def measure(
             progress(number / len(texts), f"sensitivity of layers, text {number + 1} of {len(texts)}")
             positions += ids.shape[1]
             _add(work, linears, ids, sums, generator)
-    return {name: {fmt: value / positions for fmt, value in by.items()} for name, by in sums.items()}
+    worst = torch.finfo(torch.float32).max
+    return {
+        name: {fmt: value / positions if math.isfinite(value) else worst for fmt, value in by.items()}
+        for name, by in sums.items()
+    }
 
 
 def _spread(sequences: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -83,6 +88,8 @@ def _add(
         finally:
             for handle in handles:
                 handle.remove()
+        if not bool(torch.isfinite(logits).all()):
+            return  # nothing to draw from; calibration tells which layer's inputs are not finite
         with torch.no_grad():
             drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)
         logits.log_softmax(-1).gather(1, drawn).sum().backward()

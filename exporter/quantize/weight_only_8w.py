@@ -26,7 +26,7 @@ class _EightBitWeights:
 
     def apply(self, model: PreTrainedModel, request: Request) -> Quantized:
         """Quantize every linear layer but routers, and the embedding as the request has it."""
-        work, _ = unfold(model)
+        work, notes = unfold(model)
         kept = experts.routers(work)
         names = [name for name, m in work.named_modules() if isinstance(m, nn.Linear) and name not in kept]
         with torch.no_grad():
@@ -36,7 +36,7 @@ class _EightBitWeights:
                 module.weight = formats.parameter(rounded, "int8", dynamic=False)
         layers = [LayerFormat(name=name, format="int8", algorithm="rounded") for name in names]
         chosen = Assignment(dict.fromkeys(names, "int8"), request.embedding, 0)
-        return described(work, chosen, layers, request, self.title, None)
+        return described(work, chosen, layers, request, self.title, None, unfolded=notes)
 
 
 RECIPE = _EightBitWeights()

@@ -143,11 +143,6 @@ def encode(tokenizer: Any, text: str, vocab_size: int | None, *, special: bool =
     Raises:
         MissingTokenizer: the tokenizer fails, or gives a token that the model does not have (``vocab_size``).
     """
-    """The text's tokens, with those that the tokenizer adds around a text unless not ``special``.
-
-    Raises:
-        MissingTokenizer: the tokenizer fails, or gives tokens that the model does not have.
-    """
     with guarded(MissingTokenizer, "The tokenizer fails on ordinary text"), quiet():
         ids = [int(number) for number in tokenizer(text, add_special_tokens=special)["input_ids"]]
     if vocab_size is not None and ids and max(ids) >= vocab_size:
