@@ -17,7 +17,7 @@ from bot import plan
 from bot.errors import OutputNotTrusted
 from bot.export_process import REPORT_NAME
 from exporter import report as reports
-from exporter.errors import PtebotError
+from exporter.errors import PtebotError, UnsupportedCombination
 from exporter.report import Cell, Report, Status
 from exporter.spec import ExportSpec
 
@@ -81,6 +81,8 @@ def merge(spec: ExportSpec, parts: Sequence[Report], failed: Mapping[str, Ptebot
 
 
 def _lost(backend: str, precision: str, error: PtebotError) -> Cell:
+    if isinstance(error, UnsupportedCombination):  # one export of all backends skips it too
+        return Cell(backend=backend, precision=precision, status=Status.SKIPPED, reason=error.what)
     return Cell(
         backend=backend,
         precision=precision,

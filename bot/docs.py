@@ -113,7 +113,8 @@ def exit_codes_short() -> str:
             ("3", "no file passed, nothing was published"),
             (_span(9, 29), "the model, the spec or this machine: refused with a reason, nothing written"),
             (_span(30, 39), "the Hub: not found, not allowed, not reachable"),
-            (_span(40, 49), "the example models"),
+            (_span(40, 41), "the example models"),
+            (_span(42, 49), "calibration text that cannot be used, a quality budget that nothing meets"),
             (_span(50, 59), "the command line: an export without a result, a rebuild that differs, no sandbox"),
             (_span(60, 69), "the local Hub"),
             (_span(70, 79), "GitHub: not found, not allowed, not reachable, a full LFS store"),
@@ -164,8 +165,8 @@ def bounds_page() -> str:
     ]
     return (
         f"# Bounds\n\n{NOTE}\n"
-        "A file is offered when it meets every bound of its kind: `exact` for precisions that round nothing,\n"
-        "`quantized` for the others. KL is the mean over positions of KL(reference || file) in nats; agreement is\n"
+        "A file is offered when it meets every bound of its kind: `exact` for files in which nothing is rounded,\n"
+        "`quantized` for all others, those of fp32 with an int8 cache included. KL is the mean over positions of KL(reference || file) in nats; agreement is\n"
         "the share of positions with the same most likely token. A quantized file is compared with the quantized\n"
         "eager model (is the lowering right?) and with full precision (what does quantization cost?).\n\n"
         "An export can be held to tighter bounds (`--bound NAME=VALUE`, `bounds` of `.ptebot.yml`), never to\n"

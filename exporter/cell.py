@@ -24,7 +24,8 @@ from exporter.guard import shown
 from exporter.parity import Reference
 from exporter.quality import QualityReference
 from exporter.quantized_cache import CacheFormat
-from exporter.report import Cell, Delegation, Parity, Quantization, Status
+from exporter.report import Cell, Delegation, Parity, Quality, Quantization, Status
+from exporter.schedule import Step
 from exporter.static_cache import Attention, ExportableModule
 
 _LOG = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class Job:
     detail: Quantization | None = None
     max_size: int | None = None
     """Bytes that the file must not exceed."""
+    max_kl: float | None = None
+    """Nats that the file must not exceed on the texts of ``judge``."""
 
 
 class _Failure(Exception):
@@ -132,12 +135,7 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
             if job.judge is not None:
                 stage = "quality"
                 with clock.stage("quality"):
-                    known["quality"] = quality.measure(
-                        step,
-                        job.backend.shape_policy,
-                        job.judge,
-                        progress=lambda fraction, message: on_stage("quality", 0.85 + 0.15 * fraction, message),
-                    )
+                    known["quality"] = _judged(job, job.judge, step, on_stage)
             known |= {"status": job.backend.verified_as, "file": name}
             known |= {"size_bytes": info.size_bytes, "sha256": info.sha256}
         except Exception as error:  # whatever a backend raises is this cell's failure and no other's
@@ -166,6 +164,21 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
         notes=notes,
         **known,
     )
+
+
+def _judged(job: Job, judge: QualityReference, step: Step, on_stage: OnStage) -> Quality:
+    """What the written file costs; raises QualityBudgetNotMet where that is more than allowed."""
+
+    def progress(fraction: float, message: str) -> None:
+        on_stage("quality", 0.85 + 0.15 * fraction, message)
+
+    found = quality.measure(step, job.backend.shape_policy, judge, progress=progress)
+    if job.max_kl is not None and found.kl_mean > job.max_kl:
+        raise QualityBudgetNotMet(
+            f"The written file costs {found.kl_mean:.3g} nats where {job.max_kl:g} are allowed; its formats were chosen "
+            "on the eager model."
+        )
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -67,7 +67,7 @@ def inspect(directory: Path, ref: ModelRef, calibration: Sequence[str] = ()) -> 
         calibration: text files that the owner names; their content is part of what the export depends on.
 
     Raises:
-        PtebotError: one subclass per refusal, see exporter/errors.py, exit codes 10 to 18, 26, 28 and 60.
+        PtebotError: one subclass per refusal, see exporter/errors.py, exit codes 10 to 18, 26, 28 and 42.
     """
     files = source.files_of(directory)
     paths = weights.find(files)

@@ -164,13 +164,13 @@ class NotEnoughMemory(PtebotError):
 
 
 class InvalidCalibration(PtebotError):
-    exit_code = 60
+    exit_code = 42
     title = "The calibration text cannot be used"
     remedy = "Name UTF-8 text files of the model repository with some thousand words of what the model is used for."
 
 
 class QualityBudgetNotMet(PtebotError):
-    exit_code = 61
+    exit_code = 43
     title = "No assignment of formats is within the budget"
     remedy = "Allow a larger --max-kl or --max-size; the figures of what was tried say how much."
 

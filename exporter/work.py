@@ -238,6 +238,7 @@ class Work:
             judge=None if shared.exact and how.cache == "fp32" else shared.judge,
             detail=shared.quantized.detail,
             max_size=self.spec.max_size if shared.precision == "auto" else None,
+            max_kl=self.spec.max_kl if shared.precision == "auto" else None,
         )
         if not backend_quantize.takes(backend, shared.precision):
             return job

@@ -17,7 +17,7 @@ from bot.errors import (
 )
 from bot.hubapi import scrub
 from bot.server.records import Failure
-from exporter.errors import DiskFull, NotEnoughMemory, PtebotError
+from exporter.errors import DiskFull, NotEnoughMemory, PtebotError, UnsupportedCombination
 
 PASSING: tuple[type[PtebotError], ...] = (
     HubUnreachable,
@@ -37,6 +37,7 @@ OF_ONE_BACKEND: tuple[type[PtebotError], ...] = (
     NotEnoughMemory,
     OutputNotTrusted,
     OutputTooLarge,
+    UnsupportedCombination,
 )
 """What befalls one backend's export need not befall the next one's; everything else is the model's or the machine's."""
 MOST_CHARACTERS = 4_000

@@ -42,7 +42,7 @@ def test_an_unknown_backend_is_refused_with_the_choices(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["2bit", "", "FP32"])
 def test_an_unknown_precision_is_refused_with_the_choices(name: str) -> None:
-    with pytest.raises(UnknownPrecision, match="the choices are: fp32, 8da4w"):
+    with pytest.raises(UnknownPrecision, match="the choices are: fp32, 8da8w, 8da4w, 8da4w-rtn, 4w"):
         plan.plan(ExportSpec(precisions=(name,)))
     with pytest.raises(UnknownPrecision):
         quantize.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_every_linear_layer_is_in_one_stage_and_fed_by_earlier_ones(
             fed = _fed(walk, stage)
             for later in stages[before + 1 :]:
                 for name in later.names:
-                    module = walk.layers[0].get_submodule(name)
+                    module: Any = walk.layers[0].get_submodule(name)
                     kept = module.weight
                     module.weight = nn.Parameter(torch.zeros_like(kept))
                     assert all(torch.equal(a, b) for a, b in zip(fed, _fed(walk, stage), strict=True)), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -169,7 +170,12 @@ def test_factors_that_would_change_the_layer_are_left_out(
     monkeypatch.setattr(equalize, "_PAIRS", (("gate_proj", "down_proj"), ("q_proj", "o_proj")))
     found: list[equalize.Factors] = []
     plan = equalize.plan
-    monkeypatch.setattr(equalize, "plan", lambda *a, **k: found.append(plan(*a, **k)) or found[-1])
+
+    def watched(*args: Any, **options: Any) -> equalize.Factors:
+        found.append(plan(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr(equalize, "plan", watched)
     model = load("llama")
     with torch.no_grad():
         Calibration(model, _wanted(model, "int8"), dynamic=True, progress=_silent).run(random_text().sequences)
@@ -188,7 +194,8 @@ def test_scales_in_a_file_are_those_that_were_calibrated(sample: Subject) -> Non
     """XNNPACK keeps bfloat16: rounding scales once more would undo what was compensated."""
     with torch.no_grad():
         made = quantize.get("8da4w").apply(sample.model, sample.request()).model
-    scales = [m.weight.scale for m in made.modules() if isinstance(m, nn.Linear) and m.weight.scale.shape[1] > 1]
+    weights: list[Any] = [m.weight for m in made.modules() if isinstance(m, nn.Linear)]
+    scales = [weight.scale for weight in weights if weight.scale.shape[1] > 1]
     assert scales
     assert all(torch.equal(s, compensated.bfloat16_exact(s)) for s in scales)
 

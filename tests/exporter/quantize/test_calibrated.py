@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,8 +24,9 @@ def _linear_bytes(model: PreTrainedModel) -> int:
     found = 0
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            out, width = module.weight.shape
-            found += formats.linear_bytes(out, width, formats.FORMATS[module.weight.target_dtype])  # type: ignore[index]
+            weight: Any = module.weight
+            out, width = weight.shape
+            found += formats.linear_bytes(out, width, formats.FORMATS[weight.target_dtype])
     return found
 
 
@@ -34,7 +36,7 @@ def test_8da4w_costs_a_fraction_of_plain_rounding_at_no_more_bytes(sample: Subje
         made = quantize.get("8da4w").apply(sample.model, sample.request())
         # Measured: 0.29. The sample model is so small that its layers differ little in what they cost.
         assert sample.cost(made.model) < 0.35 * sample.cost(plain.model)
-    rows, width = sample.model.get_input_embeddings().weight.shape
+    rows, width = cast(torch.Tensor, sample.model.get_input_embeddings().weight).shape
     ours = _linear_bytes(made.model) + formats.embedding_bytes(rows, width, made.embedding)
     assert ours <= _linear_bytes(plain.model) + formats.embedding_bytes(rows, width, "8w")
     detail = made.detail
@@ -112,7 +114,7 @@ def test_a_budget_that_nothing_meets_is_told_with_the_best(
     with torch.no_grad(), pytest.raises(QualityBudgetNotMet) as caught:
         quantize.get("auto").apply(sample.model, sample.request(**budget))
     assert words in caught.value.what
-    assert caught.value.exit_code == 61
+    assert caught.value.exit_code == 43
 
 
 def test_progress_goes_forward_to_the_end(sample: Subject) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,9 +22,9 @@ W = torch.randn(24, 96, generator=torch.Generator().manual_seed(1)) / 8
 @pytest.mark.parametrize("fmt", ["int4", "int8"])
 def test_a_parameter_is_worth_what_was_rounded(fmt: str) -> None:
     rounded = formats.rounded_nearest(W, fmt)
-    made = formats.parameter(rounded, fmt, dynamic=True)
-    assert torch.allclose(made.dequantize(), rounded.dequantized())  # type: ignore[operator]
-    assert formats.FORMATS[made.target_dtype] == fmt  # type: ignore[attr-defined]
+    made: Any = formats.parameter(rounded, fmt, dynamic=True)
+    assert torch.allclose(made.dequantize(), rounded.dequantized())
+    assert formats.FORMATS[made.target_dtype] == fmt
     worst = rounded.scales.max() * (0.5 if fmt == "int8" else 2.0)
     assert float((rounded.dequantized() - W).abs().max()) <= float(worst) * 1.01
 
@@ -53,7 +54,7 @@ def test_an_embedding_gets_the_format_that_was_asked_for(
     asked: str, got: str, kept: str, _models: Callable[..., Path]
 ) -> None:
     model = checkpoint.load_model(checkpoint.inspect(_models("llama-untied"), ModelRef()))
-    count = model.get_input_embeddings().weight.numel()
+    count = cast(torch.Tensor, model.get_input_embeddings().weight).numel()
     before = formats.parameters(model)
     assert formats.quantize_embedding(model, asked) == got
     after = formats.parameters(model)

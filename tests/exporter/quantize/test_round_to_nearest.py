@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,15 +94,16 @@ def test_weights_are_int4_in_groups_of_32(load: Callable[..., PreTrainedModel]) 
         if not isinstance(module, nn.Linear):
             continue
         count += 1
-        weight, original = module.weight, model.get_submodule(name).weight
-        assert (weight.qdata.min() >= -8) and (weight.qdata.max() <= 7)  # type: ignore[union-attr, operator]
-        assert weight.scale.shape == (original.shape[0], original.shape[1] // 32)  # type: ignore[union-attr]
-        back = weight.dequantize()  # type: ignore[operator]
-        steps = weight.scale.repeat_interleave(32, dim=1)  # type: ignore[union-attr, operator]
+        weight: Any = module.weight
+        original: Any = model.get_submodule(name).weight
+        assert (weight.qdata.min() >= -8) and (weight.qdata.max() <= 7)
+        assert weight.scale.shape == (original.shape[0], original.shape[1] // 32)
+        back = weight.dequantize()
+        steps = weight.scale.repeat_interleave(32, dim=1)
         inside = (original / steps).abs() < 7.5
         assert ((back - original).abs() <= 0.5001 * steps)[inside].all()
     assert count == 2 * 7 + 1
-    table = found.model.get_input_embeddings().weight
+    table: Any = found.model.get_input_embeddings().weight
     assert table.qdata.dtype == torch.int8
     assert table.scale.numel() == VOCABULARY, "one scale a row"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -32,8 +33,8 @@ def test_it_agrees_with_what_rounding_each_layer_alone_costs(sample: Subject) ->
     measured, predicted = [], []
     for name in list(costs)[::3]:
         work, _ = unfold(sample.model)
-        module = work.get_submodule(name)
-        weight = formats.rounded_nearest(module.weight.detach(), "int4").dequantized()  # type: ignore[union-attr, operator]
+        module: Any = work.get_submodule(name)
+        weight = formats.rounded_nearest(module.weight.detach(), "int4").dequantized()
         module.weight = nn.Parameter(weight, requires_grad=False)
         measured.append(_kl(sample.model, work, sequences))
         predicted.append(costs[name]["int4"])
@@ -65,4 +66,4 @@ def test_a_format_that_a_layer_cannot_take_has_no_cost(load: Callable[..., PreTr
 def test_the_embedding_is_measured(sample: Subject) -> None:
     costs = sensitivity.of_embedding(sample.model, sample.text.held_out, ("4w", "4w-zp", "8w"))
     assert costs["8w"] < costs["4w-zp"] < costs["4w"]
-    assert sample.model.get_input_embeddings().weight.dtype == torch.float32
+    assert cast(torch.Tensor, sample.model.get_input_embeddings().weight).dtype == torch.float32
