@@ -166,7 +166,8 @@ def bounds_page() -> str:
     return (
         f"# Bounds\n\n{NOTE}\n"
         "A file is offered when it meets every bound of its kind: `exact` for files in which nothing is rounded,\n"
-        "`quantized` for all others, those of fp32 with an int8 cache included. KL is the mean over positions of KL(reference || file) in nats; agreement is\n"
+        "`quantized` for all others, those of fp32 with an int8 cache included.\n"
+        "KL is the mean over positions of KL(reference || file) in nats; agreement is\n"
         "the share of positions with the same most likely token. A quantized file is compared with the quantized\n"
         "eager model (is the lowering right?) and with full precision (what does quantization cost?).\n\n"
         "An export can be held to tighter bounds (`--bound NAME=VALUE`, `bounds` of `.ptebot.yml`), never to\n"

@@ -175,8 +175,8 @@ def _judged(job: Job, judge: QualityReference, step: Step, on_stage: OnStage) ->
     found = quality.measure(step, job.backend.shape_policy, judge, progress=progress)
     if job.max_kl is not None and found.kl_mean > job.max_kl:
         raise QualityBudgetNotMet(
-            f"The written file costs {found.kl_mean:.3g} nats where {job.max_kl:g} are allowed; its formats were chosen "
-            "on the eager model."
+            f"The written file costs {found.kl_mean:.3g} nats where {job.max_kl:g} are allowed; its formats were "
+            "chosen on the eager model."
         )
     return found
 
