@@ -14,6 +14,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from bot.publish import quality
 from bot.sandbox.call import UNBOUND, Argument, Conditions, Exit, Reads, Writes
 from exporter import facts
 from exporter import spec as specs
@@ -152,7 +153,8 @@ def live(source: str) -> list[str]:
                 found.append(token.content)
             if token.type == "link_open" and not OUR_LINKS.match(str(token.attrs.get("href"))):
                 found.append(str(token.attrs))
-            if token.type == "image" or (token.type == "heading_open" and token.tag == "h1"):
+            our_plot = token.type == "image" and (token.attrs.get("src"), token.content) == (quality.PLOT, quality.ALT)
+            if (token.type == "image" and not our_plot) or (token.type == "heading_open" and token.tag == "h1"):
                 found.append(token.content or token.tag)
             if token.type == "text":
                 found.extend(token.content for one in LOOKED_FOR if re.search(one, token.content))
