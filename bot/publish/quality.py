@@ -32,7 +32,8 @@ ALT = "A plot of each file's size against its KL from the original; the table ha
 
 
 def named(cell: Cell) -> str:
-    return f"{code(cell.backend)} {code(cell.precision)}"
+    cache = "" if cell.cache == "fp32" else f" with the KV cache in {text(cell.cache)}"
+    return f"{code(cell.backend)} {code(cell.precision)}{cache}"
 
 
 def verdict(cell: Cell) -> str:

@@ -120,7 +120,11 @@ def _file(cell: Cell) -> Mark | None:
     tone = "exact" if cell.quality is None else _TONES.get(cell.quality.verdict, "plain")
     told = f"{words.size(size_bytes)}, " + ("exact" if tone == "exact" else f"KL {words.nats(kl)}")
     return Mark(
-        name=one_line(words.name(cell), MOST_NAME), told=told, tone=tone, size_bytes=size_bytes, kl=max(kl, 0.0)
+        name=one_line(words.name(cell) + ("" if cell.cache == "fp32" else f", KV {cell.cache}"), MOST_NAME),
+        told=told,
+        tone=tone,
+        size_bytes=size_bytes,
+        kl=max(kl, 0.0),
     )
 
 

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from bot.server import loading
 from bot.server.metrics import FAMILIES
-from bot.server.setting_values import seconds, size
+from bot.server.setting_values import file_size, seconds, size
 from bot.server.settings import Settings
 
 SETTING_HEADINGS = ("variable", "in the file", "value", "default", "what it is")
@@ -47,7 +47,7 @@ def _kind(field: FieldInfo) -> str:
     functions = {getattr(one, "func", None) for one in [*field.metadata, *parts]}
     words = [
         (seconds in functions, "time: `90s`, `4h`, `30d`"),
-        (size in functions, "size: `900MB`, `12GiB`"),
+        (bool({size, file_size} & functions), "size: `900MB`, `12GiB`"),
         (SecretStr in parts, "secret"),
         (bool in parts, "`true` or `false`"),
         (tuple in parts, "names, with commas between them"),
