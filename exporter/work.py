@@ -148,11 +148,13 @@ class Work:
         full: Reference,
         material: Material,
     ) -> list[Cell]:
-        recipe, before = quantize.get(precision), self._done
+        recipe = quantize.get(precision)
+        done = self._done + _SHARE_CALIBRATED * recipe.calibrates
         self._say("quantize", precision=precision, message=recipe.title)
         try:
             _as_loaded(model, self.ckpt.attention)
             quantized = self._quantized(model, precision, recipe, material)
+            self._done = done
             own = None
             if not recipe.exact and not any(backend_quantize.takes(backend, precision) for backend in here):
                 self._say("reference", precision=precision, message="running the quantized eager model")
@@ -164,8 +166,7 @@ class Work:
             _raise_a_full_disk(error)
             return self._all_failed(here, precision, "quantize", error)
         finally:
-            if recipe.calibrates:
-                self._done = before + _SHARE_CALIBRATED
+            self._done = done
         shared = _Made(precision=precision, exact=recipe.exact, quantized=quantized, full=full, own=own, judge=judge)
         groups: dict[_Trace, list[Backend]] = {}
         for backend in here:

@@ -180,8 +180,7 @@ def rehearsed(model: PreTrainedModel, request: Request, *, dynamic: bool = True,
         smaller: whether the recipe may choose a smaller embedding than the request has.
     """
     work, _ = unfold(model)
-    kept = moe.routers(work)
-    linears = {name: m for name, m in work.named_modules() if isinstance(m, nn.Linear) and name not in kept}
+    linears = moe.roundable(work)
     wanted: dict[str, str] = {}
     with torch.no_grad():
         for number, (name, module) in enumerate(linears.items()):

@@ -6,7 +6,6 @@ are rounded (``exporter.quantize.equalize``).
 
 from __future__ import annotations
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from exporter.quantize import Quantized, Request, experts
@@ -24,10 +23,7 @@ class _EightBits:
         """Quantize every linear layer but routers, and the embedding as the request has it."""
         if request.calibration is None:
             return rehearsed(model, request)
-        work, _ = unfold(model)
-        kept = experts.routers(work)
-        names = [name for name, m in work.named_modules() if isinstance(m, nn.Linear) and name not in kept]
-        chosen = Assignment(dict.fromkeys(names, "int8"), request.embedding, 0)
+        chosen = Assignment(dict.fromkeys(experts.roundable(unfold(model)[0]), "int8"), request.embedding, 0)
         return finish(model, chosen, request.calibration(), request, self.title)
 
 

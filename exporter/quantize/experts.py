@@ -271,6 +271,12 @@ def units(model: nn.Module) -> dict[str, str]:
     }
 
 
+def roundable(model: nn.Module) -> dict[str, nn.Linear]:
+    """Every linear layer of an unfolded model that recipes round, by its name: all but routers."""
+    kept = routers(model)
+    return {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and name not in kept}
+
+
 @contextmanager
 def calibrating(model: nn.Module) -> Iterator[None]:
     """Inside, each unfolded expert's layers are called with the rows of its own tokens alone, [tokens, in_features],

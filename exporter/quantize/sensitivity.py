@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from exporter.quantize import formats
-from exporter.quantize.experts import calibrating, routers
+from exporter.quantize.experts import calibrating, roundable
 from exporter.quantize.linears import unfold
 
 TOKENS = 1536
@@ -46,8 +46,7 @@ def measure(
         wanted: formats; one that a layer cannot take is left out of its costs.
     """
     work, _ = unfold(model)
-    kept = routers(work)
-    linears = {name: m for name, m in work.named_modules() if isinstance(m, nn.Linear) and name not in kept}
+    linears = roundable(work)
     sums: Costs = {
         name: {fmt: 0.0 for fmt in wanted if formats.takes(fmt, m.in_features)} for name, m in linears.items()
     }

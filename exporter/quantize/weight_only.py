@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from exporter.quantize import Quantized, Request, experts, formats
@@ -20,12 +19,9 @@ class _WeightOnly:
         """Quantize every linear layer but routers; those whose inputs are no multiple of 32 get int8 rows."""
         if request.calibration is None:
             return rehearsed(model, request, dynamic=False)
-        work, _ = unfold(model)
-        kept = experts.routers(work)
         wanted = {
             name: "int4" if formats.takes("int4", module.in_features) else "int8"
-            for name, module in work.named_modules()
-            if isinstance(module, nn.Linear) and name not in kept
+            for name, module in experts.roundable(unfold(model)[0]).items()
         }
         chosen = Assignment(wanted, request.embedding, 0)
         return finish(model, chosen, request.calibration(), request, self.title, dynamic=False)

@@ -6,10 +6,7 @@ output layer that is tied to it, so that a backend that can keeps one table for 
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from exporter.quantize import Quantized, Request, experts, formats
@@ -27,15 +24,13 @@ class _EightBitWeights:
     def apply(self, model: PreTrainedModel, request: Request) -> Quantized:
         """Quantize every linear layer but routers, and the embedding as the request has it."""
         work, notes = unfold(model)
-        kept = experts.routers(work)
-        names = [name for name, m in work.named_modules() if isinstance(m, nn.Linear) and name not in kept]
+        linears = experts.roundable(work)
         with torch.no_grad():
-            for name in names:
-                module = cast(nn.Linear, work.get_submodule(name))
+            for module in linears.values():
                 rounded = formats.rounded_nearest(module.weight.detach(), "int8")
                 module.weight = formats.parameter(rounded, "int8", dynamic=False)
-        layers = [LayerFormat(name=name, format="int8", algorithm="rounded") for name in names]
-        chosen = Assignment(dict.fromkeys(names, "int8"), request.embedding, 0)
+        layers = [LayerFormat(name=name, format="int8", algorithm="rounded") for name in linears]
+        chosen = Assignment(dict.fromkeys(linears, "int8"), request.embedding, 0)
         return described(work, chosen, layers, request, self.title, None, unfolded=notes)
 
 

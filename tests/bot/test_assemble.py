@@ -10,6 +10,7 @@ import pytest
 from bot import assemble, export_process
 from bot.errors import ExportTimedOut, OutputNotTrusted
 from exporter import spec as specs
+from exporter.errors import UnsupportedCombination
 from exporter.report import Report, Status
 from tests.bot import reports
 
@@ -45,6 +46,14 @@ def test_what_befell_a_backend_stands_in_its_cells(tmp_path: Path) -> None:
     lost = [cell for cell in report.cells if cell.backend == "portable"]
     assert [(cell.status, cell.reason, cell.file) for cell in lost] == [(Status.FAILED, "ended after 60 s", None)] * 2
     assert {cell.backend for cell in report.good_cells} == {"xnnpack"}
+
+
+def test_a_backend_that_takes_none_of_the_precisions_is_skipped(tmp_path: Path) -> None:
+    """As one export of all backends has it: no failure, and no exit status of its own."""
+    parts = {"xnnpack": part(tmp_path, "xnnpack")}
+    report = assemble.assemble(WHOLE, parts, {"portable": UnsupportedCombination("not taken")}, tmp_path / "whole")
+    lost = [cell for cell in report.cells if cell.backend == "portable"]
+    assert [(cell.status, cell.reason, cell.exit_code) for cell in lost] == [(Status.SKIPPED, "not taken", None)] * 2
 
 
 def other_model(report: Report) -> Report:

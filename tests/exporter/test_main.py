@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from exporter import report
 from exporter import spec as specs
+from exporter.report import Status
 from tests.exporter.conftest import ROOT, Exported, ModelCopy, environment, run_exporter
 
 KEYS = {"stage", "backend", "precision", "fraction", "message"}
@@ -45,10 +47,11 @@ def test_progress_goes_through_every_stage_of_every_cell(exported: Exported) -> 
     lines = _lines(exported)
     shared = [line["stage"] for line in lines if line["backend"] is None]
     once = list(dict.fromkeys(shared))
-    assert once == ["check", "rehearse", "load", "reference", "quantize", "trace", "done"]
+    assert once == ["check", "rehearse", "load", "reference", "quantize", "trace", "calibrate", "done"]
     for backend, precision in (("portable", "fp32"), ("xnnpack", "8da4w"), ("openvino", "fp32")):
         mine = [line["stage"] for line in lines if (line["backend"], line["precision"]) == (backend, precision)]
-        assert list(dict.fromkeys(mine)) == ["lower", "write", "parity", "cell"]
+        judged = ["quality"] if precision != "fp32" else []
+        assert list(dict.fromkeys(mine)) == ["lower", "write", "parity", *judged, "cell"]
     assert not [line for line in lines if (line["backend"], line["precision"]) == ("openvino", "8da4w")], "skipped"
 
 
@@ -81,6 +84,21 @@ def test_a_refusal_is_the_last_line_and_the_exit_status(
     done = run_exporter(spec, model_copy(), tmp_path / "out")
     assert said in _refusal(done, error, code)["message"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out.spec.json"], "nothing was written"
+
+
+def test_a_budget_that_nothing_meets_is_the_exit_status(model_copy: ModelCopy, tmp_path: Path) -> None:
+    spec = {"backends": ["xnnpack", "portable"], "precisions": ["auto"], "max_kl": 1e-9, "max_seq_len": 64}
+    done = run_exporter(spec, model_copy(), tmp_path / "out")
+    assert done.exit_code == 43, done.log[-2000:]
+    made, skipped = report.load(tmp_path / "out" / "report.json").cells
+    assert (made.status, made.failed_stage, made.exit_code) == (Status.FAILED, "quantize", 43)
+    assert "Nothing is within a mean KL of 1e-09 nats: the best found costs" in str(made.reason)
+    assert (skipped.status, skipped.exit_code) == (Status.SKIPPED, None)
+
+
+def test_calibration_text_that_is_missing_is_refused(model_copy: ModelCopy, tmp_path: Path) -> None:
+    done = run_exporter({"calibration": ["own.txt"]}, model_copy(), tmp_path / "out")
+    assert "own.txt" in _refusal(done, "InvalidCalibration", 42)["message"]
 
 
 def test_a_model_that_is_refused_leaves_nothing(model_copy: ModelCopy, tmp_path: Path) -> None:
