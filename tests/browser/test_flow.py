@@ -80,8 +80,8 @@ def test_from_the_form_to_the_merged_pull_request(
         page = one.page
         sign_in(one, site)
         page.get_by_role("link", name="New export").first.click()
-        page.get_by_label("Model").fill(f"{repo.hub.endpoint}/{repo.repo_id}/tree/main")
-        page.get_by_label("openvino").uncheck()
+        page.get_by_label("Model", exact=True).fill(f"{repo.hub.endpoint}/{repo.repo_id}/tree/main")
+        page.get_by_role("checkbox", name="openvino Intel").uncheck()
         page.get_by_role("button", name="Export").click()
         page.wait_for_url("**/jobs/*")
         (record,) = site.store.jobs()

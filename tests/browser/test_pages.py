@@ -77,12 +77,12 @@ def test_what_is_wrong_with_a_form_is_seen_and_heard(browser: Browser, site: Sit
     with opened(browser, PHONE) as one:
         sign_in(one, site)
         one.page.goto(f"{site.url}/new")
-        one.page.get_by_label("Model").fill("https://evil.example/a/b")
+        one.page.get_by_label("Model", exact=True).fill("https://evil.example/a/b")
         for name in ("portable", "xnnpack", "openvino"):
-            one.page.get_by_label(name).uncheck()
+            one.page.locator(f"input[name=backends][value={name}]").uncheck()
         one.page.get_by_label("Context length").fill("many")
         one.page.get_by_role("button", name="Export").click()
-        model = one.page.get_by_label("Model")
+        model = one.page.get_by_label("Model", exact=True)
         expect(model).to_have_value("https://evil.example/a/b")
         expect(model).to_have_attribute("aria-invalid", "true")
         expect(model).to_have_accessible_description(re.compile("no address of hub.example"))

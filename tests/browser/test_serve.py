@@ -35,7 +35,7 @@ def test_paste_a_model_watch_and_get_the_pull_request(browser: Browser, tmp_path
                 page.get_by_role("link", name="Sign in").first.click()
                 page.get_by_label("Administrator’s token").fill(ADMIN)
                 page.get_by_role("button", name="Sign in").click()
-                page.get_by_label("Model").fill(repo.repo_id)
+                page.get_by_label("Model", exact=True).fill(repo.repo_id)
                 page.get_by_label("xnnpack").check()
                 page.get_by_role("button", name="Export").click()
                 page.wait_for_url("**/jobs/*")

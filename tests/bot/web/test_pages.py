@@ -97,7 +97,7 @@ def test_pages_are_well_made(site: Site, browser: Browser) -> None:
         assert seen.headings[0] == 1 and seen.headings.count(1) == 1, path
         steps = zip(seen.headings, seen.headings[1:], strict=False)
         assert all(after <= before + 1 for before, after in steps), (path, seen.headings)
-        named = [one for one in seen.fields if one.get("type") not in ("hidden", "checkbox")]
+        named = [one for one in seen.fields if one.get("type") not in ("hidden", "checkbox", "radio")]
         assert all(one["id"] in seen.labels for one in named), path
 
 
