@@ -22,7 +22,7 @@ MOST_TRIED = 200
 MOST_BYTES = 1 << 62
 LEAST_KL, MOST_KL = 1e-6, 1e2
 """Where the axis ends at the latest; what lies beyond stands at its end, what lies below on the line of no cost."""
-WIDTH = 760.0
+WIDTH = 830.0
 LEFT, RIGHT, NAMES = 62.0, 420.0, 452.0
 """The axis of sizes, and where names begin."""
 TOP, DRAWN, ZERO, BOTTOM = 42.0, 190.0, 34.0, 52.0
