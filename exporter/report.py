@@ -254,7 +254,7 @@ class Tried:
     kl_mean: float
     """From the original to the quantized eager model, in nats."""
     within: bool
-    """Whether it is within the budget."""
+    """Whether it is within the budget, with a little to spare for what lowering adds."""
     chosen: bool = False
 
 

@@ -27,7 +27,7 @@ _MOST_TRIALS = 4
 within the budget."""
 _AIM = 0.93
 """Of the quality budget: what the next assignment is predicted to cost."""
-_LOWERING = 0.97
+MOST_EAGER = 0.97
 """Of the quality budget, at most, in the eager model: the written file sums in another order, which flips roundings of
 activations (1 % of the cost on SmolLM2-135M)."""
 _NEAR = 0.85
@@ -48,7 +48,7 @@ class _Search:
 
     def note(self, assignment: Assignment, kl_mean: float) -> bool:
         """Add a measured assignment; tells whether it is within the budgets."""
-        within = self.request.max_kl is None or kl_mean <= _LOWERING * self.request.max_kl
+        within = self.request.max_kl is None or kl_mean <= MOST_EAGER * self.request.max_kl
         fits = self.request.max_size is None or assignment.size_bytes <= self.request.max_size
         self.tried.append(
             Tried(
