@@ -59,7 +59,7 @@ def test_lists_are_short_and_name_each_file_once() -> None:
 def test_what_is_not_there_is_named_with_what_to_do(model: Path) -> None:
     with pytest.raises(InvalidCalibration, match=r"docs/other\.txt is not there: model has no such file") as failure:
         calibration_files.find(model, "docs/other.txt")
-    assert failure.value.exit_code == 60 and "folder of config.json" in failure.value.advice
+    assert failure.value.exit_code == 42 and "folder of config.json" in failure.value.advice
 
 
 def test_what_is_no_plain_file_is_refused(model: Path) -> None:
