@@ -489,7 +489,7 @@ def test_a_file_that_cannot_be_used_is_refused_before_any_work(name: str, tmp_pa
     make(directory / "own.txt")
     with pytest.raises(InvalidCalibration, match=said) as caught:
         calibration.check(ExportSpec(calibration=("own.txt",)), directory)
-    assert caught.value.exit_code == 60
+    assert caught.value.exit_code == 42
 
 
 @pytest.mark.parametrize("name", ["../own.txt", "/etc/passwd", "a/../../own.txt", "", "a\0b", "a\\b", "./own.txt"])
