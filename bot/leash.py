@@ -126,8 +126,8 @@ def _guard(second: int, can_sweep: bool) -> NoReturn:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=_follow, args=(end_all,), name="leash", daemon=True).start()
-    ended, status = 0, 0
-    with suppress(ChildProcessError):  # the other thread was quicker, and ends this process next
+    ended, status = 0, int(signal.SIGKILL)
+    with suppress(ChildProcessError):  # the other thread was quicker: it has killed and reaped the second process
         while ended != second:
             ended, status = os.wait()
     bounds.end_descendants(whole_domain=can_sweep)

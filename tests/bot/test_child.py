@@ -171,6 +171,15 @@ def test_what_has_left_the_group_ends_with_the_child() -> None:
     assert all(wait_until_gone(int(line)) for line in lines)
 
 
+def test_who_was_ended_never_looks_well() -> None:
+    """The guard's own thread may reap the module before the guard does: then nobody knows its status."""
+    code = "import os; from bot import leash; leash._guard(os.getpid(), False)  # nobody is there to wait for"
+    guard = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True)
+    assert guard.stdin
+    with guard.stdin:
+        assert guard.wait(60) == -signal.SIGKILL
+
+
 LIMITS = {
     "too_long": (Limits(seconds=1), "import time; time.sleep(600)"),
     "too_much_output": (Limits(output_bytes=1 << 20), "open('file', 'wb').write(bytes(2 << 20))"),
