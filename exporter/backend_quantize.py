@@ -32,6 +32,13 @@ Inputs = tuple[torch.Tensor, torch.Tensor]
 """``input_ids`` [1, 1] and ``cache_position`` [1], both int64."""
 _CACHES = ("key_cache_", "value_cache_")
 
+OnProgress = Callable[[float, str], None]
+"""(fraction of what the message says, message)"""
+
+
+def _silent(fraction: float, message: str) -> None:
+    pass
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
@@ -60,10 +67,38 @@ class QuantizingBackend(Protocol):
 
         Args:
             graph: may be changed; its parameters are the model's and must not be.
-            inputs: calibration, to be fed in this order, for the caches carry each sequence on. Empty in a rehearsal,
-                where what can be done without data is enough.
+            inputs: calibration, to be fed in this order, for the caches carry each sequence on; to be taken one by one,
+                for that is what progress is told by. Empty in a rehearsal, where what can be done without data is
+                enough.
         """
         ...
+
+
+class _Told(Sequence[Inputs]):
+    """Calibration that tells how much of it was looked at, each hundredth once; further passes over it tell nothing."""
+
+    def __init__(self, inputs: Sequence[Inputs], progress: OnProgress) -> None:
+        self._inputs, self._progress = inputs, _hundredths(progress, len(inputs))
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __getitem__(self, index: Any) -> Any:
+        self._progress("the backend's quantizer looks at calibration text")
+        return self._inputs[index]
+
+
+def _hundredths(progress: OnProgress, whole: int) -> Callable[[str], None]:
+    """A function to call with a message before each of ``whole`` steps."""
+    done = -1
+
+    def tell(message: str) -> None:
+        nonlocal done
+        done += 1
+        if done < whole and done * 100 // whole != (done - 1) * 100 // whole:
+            progress(done / whole, message)
+
+    return tell
 
 
 class CachesFrozen(Exception):
@@ -106,6 +141,7 @@ def compress(
     backend: QuantizingBackend,
     precision: str,
     calibration: Calibration | None,
+    progress: OnProgress = _silent,
 ) -> Compressed:
     """Let ``backend`` round the weights of ``exported``, a trace of ``module`` that takes one token a call.
 
@@ -122,7 +158,7 @@ def compress(
     given = [] if calibration is None else calibration.sequences
     with torch.no_grad():
         inputs = list(steps(given, module.max_seq_len, backend.calibration_tokens))
-        rounded = backend.compress(graph, inputs, precision)
+        rounded = backend.compress(graph, _Told(inputs, progress), precision)
         done = CompressedModule(rounded.graph, module)
         done.reset()
         _check_caches(done, names)
@@ -145,19 +181,23 @@ def steps(sequences: Sequence[torch.Tensor], max_seq_len: int, tokens: int) -> I
             yield sequence[:, position : position + 1], torch.tensor([position])
 
 
-def reference(
-    compressed: Compressed, full: Reference, progress: Callable[[str], None] = lambda text: None
-) -> Reference:
+def reference(compressed: Compressed, full: Reference, progress: OnProgress = _silent) -> Reference:
     """Logits of the rounded program run eagerly, one token a call, for the texts of ``full`` and as many rows of each.
 
     What lowering adds is judged against these, and what rounding costs is their distance from ``full``.
     """
     module, logits = compressed.module, {}
-    for text in (*full.texts, full.end):
-        progress(text.name)
+    texts = (*full.texts, full.end)
+    tell = _hundredths(progress, sum(text.ids.shape[1] for text in texts))
+
+    def step(ids: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        tell("running the rounded program eagerly, one token a call")
+        return module(ids, position)[0]
+
+    for text in texts:
         module.reset()
         with torch.no_grad():
-            rows = feed(lambda ids, position: module(ids, position)[0], text.ids, [1] * text.ids.shape[1])
+            rows = feed(step, text.ids, [1] * text.ids.shape[1])
         logits[text.name] = rows[-len(full.logits[text.name]) :].float().clone()
     module.reset()
     return Reference(texts=full.texts, end=full.end, logits=logits)
@@ -207,20 +247,21 @@ def _detail(rounded: Rounded, sizes: dict[str, int], calibration: Calibration | 
     )
 
 
-def by_itself(job: Job, calibration: Calibration | None) -> Job:
+def by_itself(job: Job, calibration: Calibration | None, progress: OnProgress = _silent) -> Job:
     """The job of a cell whose backend rounds its precision itself: of the rounded program, judged by its own reference.
 
     Args:
         job: of the float32 program; it is left as it is.
         calibration: None in a rehearsal.
     """
-    compressed = compress(job.module, job.exported, cast(QuantizingBackend, job.backend), job.precision, calibration)
+    backend = cast(QuantizingBackend, job.backend)
+    compressed = compress(job.module, job.exported, backend, job.precision, calibration, progress)
     return replace(
         job,
         # It has what a cell asks of its module: calls, reset, the context length and the model behind it.
         module=cast(ExportableModule, compressed.module),
         exported=compressed.program,
-        quantized=reference(compressed, job.full),
+        quantized=reference(compressed, job.full, progress),
         notes=[*job.notes, *compressed.notes],
         detail=compressed.detail,
     )

@@ -36,7 +36,7 @@ def compress(graph: GraphModule, inputs: Sequence[Inputs], precision: str) -> Ro
     done = compress_pt2e(
         graph,
         OpenVINOQuantizer(mode=QuantizationMode.INT4WO_SYM, group_size=GROUP_SIZE),
-        dataset=nncf.Dataset(list(inputs)) if inputs else None,
+        dataset=nncf.Dataset(inputs) if inputs else None,
         scale_estimation=bool(inputs),
         # A smaller number would end the pass over the text there.
         subset_size=max(len(inputs), 1),

@@ -69,13 +69,13 @@ def check(spec: ExportSpec, model_dir: Path) -> None:
     owner.read(spec.calibration, model_dir)
 
 
-def own_evaluation(spec: ExportSpec, model_dir: Path) -> list[str]:
+def own_evaluation(names: Sequence[str], model_dir: Path) -> list[str]:
     """Up to four passages of what the owner's texts have after the part that calibrates; [] without such texts.
 
     Raises:
         InvalidCalibration: as ``check``.
     """
-    found = owner.read(spec.calibration, model_dir)
+    found = owner.read(names, model_dir)
     each = max(1, _PASSAGES // max(len(found), 1))
     passages = []
     for text in found[:_PASSAGES]:
@@ -119,7 +119,7 @@ def prepare(
     """
     own = owner.read(spec.calibration, model_dir)
     made = _Made(tokenizer, min(SEQUENCE_TOKENS, max_seq_len), vocab_size)
-    kept_apart = windows.of_evaluation(tokenizer, own_evaluation(spec, model_dir))
+    kept_apart = windows.of_evaluation(tokenizer, own_evaluation(spec.calibration, model_dir))
     for ids in judged:
         kept_apart.add(list(ids))
     notes: list[str] = []

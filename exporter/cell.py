@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch.export import ExportedProgram
 
-from exporter import bisect, facts, lower, metadata, parity, pte, quality, runtime, staging
+from exporter import bisect, facts, lower, metadata, parity, pte, quality, quantize, runtime, staging
 from exporter.backends import Backend
 from exporter.bounds import Tightened
 from exporter.checkpoint import Checkpoint
@@ -166,6 +166,22 @@ def make(job: Job, directory: Path, name: str, on_stage: OnStage) -> Cell:
     )
 
 
+def failed(backend: str, precision: str, stage: str, error: Exception) -> Cell:
+    """A cell of which nothing was made, for a stage before its own failed."""
+    tried = error.tried if isinstance(error, QualityBudgetNotMet) else []
+    return Cell(
+        backend=backend,
+        precision=precision,
+        status=Status.FAILED,
+        failed_stage=stage,
+        reason=_reason(error),
+        exit_code=error.exit_code if isinstance(error, PtebotError) else None,
+        quantization=Quantization(algorithm=quantize.get(precision).title, parameters={}, layers=[], tried=tried)
+        if tried
+        else None,
+    )
+
+
 def _judged(job: Job, judge: QualityReference, step: Step, on_stage: OnStage) -> Quality:
     """What the written file costs; raises QualityBudgetNotMet where that is more than allowed."""
 
@@ -186,7 +202,7 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, PtebotError):
         return error.what
-    _LOG.exception("a cell failed")
+    _LOG.error("a cell failed", exc_info=error)
     return f"{type(error).__name__}: {shown(error)}"
 
 

@@ -9,7 +9,11 @@ To add a failure: add a class here with a free exit code and run ``make docs``.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from exporter.report import Tried
 
 
 class PtebotError(Exception):
@@ -173,6 +177,11 @@ class QualityBudgetNotMet(PtebotError):
     exit_code = 43
     title = "No assignment of formats is within the budget"
     remedy = "Allow a larger --max-kl or --max-size; the figures of what was tried say how much."
+
+    def __init__(self, what: str, *, tried: Sequence[Tried] = (), remedy: str | None = None) -> None:
+        super().__init__(what, remedy=remedy)
+        self.tried = list(tried)
+        """For the report of the cell that fails of it."""
 
 
 def all_errors() -> list[type[PtebotError]]:

@@ -2,6 +2,10 @@
 
 Stage: whenever text of the model's own is wanted. The model's generation config comes from its repository and has no
 say here: penalties, beams and forced tokens would make other text than the model's.
+
+Calibration text has a sampler of its own (``exporter.texts.sampling``), for it must come out of architectures too that
+padding on the left misleads, and its hash stands in manifests; prompts of uneven length, as questions are, would cost
+that one a pass over the weights for each token by which they differ, and go in here in one.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Material:
     def judge(self) -> quality.QualityReference:
         """Raises DiskFull, as ``quality.reference``."""
         if self._judge is None:
-            own = calibration.own_evaluation(self.spec, self.ckpt.directory)
+            own = calibration.own_evaluation(self.spec.calibration, self.ckpt.directory)
             passages = texts.evaluation(self.tokenizer, self.max_seq_len, self.ckpt.vocab_size, own)
             with self.clock.stage("quality reference"):
                 self._judge = quality.reference(

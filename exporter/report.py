@@ -299,7 +299,7 @@ class Cell:
     parity: Parity | None = None
     quality: Quality | None = None
     quantization: Quantization | None = None
-    """Null for an exact file."""
+    """Null for an exact file; where nothing was within a budget, only what was tried."""
     cache: str = "fp32"
     """Values of the KV cache: ``fp32`` or ``int8``."""
     seconds: dict[str, float] = field(default_factory=dict)

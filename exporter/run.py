@@ -53,7 +53,7 @@ def export(
         calibration.check(spec, model_dir)
         max_seq_len = checkpoint.context_length(ckpt, spec.max_seq_len)
         tokenizer = checkpoint.load_tokenizer(ckpt)
-        sizing.check(ckpt, max_seq_len, len(todo.make), out_dir, memory_limit_bytes)
+        sizing.check(spec, ckpt, max_seq_len, todo.make, out_dir, memory_limit_bytes)
         with staging.staged(out_dir) as directory:
             work = Work(spec, ckpt, max_seq_len, tokenizer, directory, progress, len(todo.make))
             cells = {(made.backend, made.precision): made for made in (*work.make(todo.make), *todo.skipped)}

@@ -6,14 +6,18 @@ to be too low rather than too high: what fits is never refused for them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from exporter import staging
+from exporter import quality, quantize, staging, texts
+from exporter.backends import Backend, choose_cache
 from exporter.checkpoint import Checkpoint
 from exporter.errors import NotEnoughMemory
 from exporter.quantized_cache import CacheFormat, layer_bytes
+from exporter.spec import ExportSpec
+from exporter.static_cache import Attention
 
 BASE_BYTES = 600_000_000
 """The process with torch, transformers and executorch loaded: 0.58 to 0.65 GB measured."""
@@ -41,16 +45,44 @@ def disk_bytes(ckpt: Checkpoint, files: int) -> int:
     return int(files * _FILE_FACTOR * 4 * ckpt.info.parameters)
 
 
-def check(ckpt: Checkpoint, max_seq_len: int, files: int, out_dir: Path, memory_limit_bytes: int | None = None) -> None:
+def judge_bytes(ckpt: Checkpoint, max_seq_len: int, own: bool, free_bytes: int) -> int:
+    """The most that the original's logits take on a disk with so much free, in bytes: where there is little room,
+    ``quality.reference`` shortens the texts.
+
+    Args:
+        own: whether the owner names text.
+    """
+    passages = texts.BUILT_IN + texts.MOST_OWN * own
+    rows = passages * min(quality.POSITIONS, max_seq_len)
+    rows += len(texts.evaluation_prompts()) * min(quality.CHAT_TOKENS, max_seq_len)
+    return min(4 * ckpt.vocab_size * rows, quality.LARGEST_BYTES, free_bytes // 4)
+
+
+def cache_format(spec: ExportSpec, make: Sequence[tuple[Backend, str]]) -> CacheFormat:
+    """The largest format of the KV cache that a wanted file is known to have, before attention is chosen."""
+    attention: Attention = "stock" if spec.attention == "stock" else "custom"
+    formats = {choose_cache(backend, attention, spec.cache)[0] for backend, _ in make}
+    return "fp32" if "fp32" in formats else spec.cache
+
+
+def check(
+    spec: ExportSpec,
+    ckpt: Checkpoint,
+    max_seq_len: int,
+    make: Sequence[tuple[Backend, str]],
+    out_dir: Path,
+    memory_limit_bytes: int | None = None,
+) -> None:
     """Refuse what cannot fit.
 
     Args:
+        make: the wanted files' backends and precisions.
         memory_limit_bytes: what this process may take in all; None: what the machine has.
 
     Raises:
         NotEnoughMemory, DiskFull: with what is needed and what is there.
     """
-    needed, there = memory_bytes(ckpt, max_seq_len), available_memory()
+    needed, there = memory_bytes(ckpt, max_seq_len, cache_format(spec, make)), available_memory()
     what = (
         f"An export of {ckpt.info.parameters / 1e6:,.0f} M parameters takes at least {needed / 1e9:,.1f} GB of memory"
     )
@@ -61,7 +93,10 @@ def check(ckpt: Checkpoint, max_seq_len: int, files: int, out_dir: Path, memory_
         )
     if needed > there:
         raise NotEnoughMemory(f"{what}; {there / 1e9:,.1f} GB are available.")
-    staging.check_space(out_dir, disk_bytes(ckpt, files))
+    on_disk = disk_bytes(ckpt, len(make))
+    if spec.cache != "fp32" or not all(quantize.get(precision).exact for _, precision in make):
+        on_disk += judge_bytes(ckpt, max_seq_len, bool(spec.calibration), staging.free_bytes(out_dir))
+    staging.check_space(out_dir, on_disk)
 
 
 def available_memory() -> int:

@@ -55,12 +55,20 @@ def check_space(out_dir: Path, needed_bytes: int) -> None:
     Raises:
         DiskFull: with both figures.
     """
-    parent = next(path for path in (out_dir.absolute(), *out_dir.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(parent).free
+    parent, free = _existing(out_dir), free_bytes(out_dir)
     if free < needed_bytes:
         raise DiskFull(
             f"The export may need {needed_bytes / 1e6:,.0f} MB below {parent}, where {free / 1e6:,.0f} MB are free."
         )
+
+
+def free_bytes(out_dir: Path) -> int:
+    """Of the disk that ``out_dir`` is on, or will be."""
+    return shutil.disk_usage(_existing(out_dir)).free
+
+
+def _existing(path: Path) -> Path:
+    return next(one for one in (path.absolute(), *path.absolute().parents) if one.is_dir())
 
 
 @contextmanager

@@ -231,3 +231,11 @@ def use_attention(model: PreTrainedModel, kind: Attention, stock: str = "sdpa") 
         model.set_attn_implementation(attention.CUSTOM if kind == "custom" else stock)
     except ValueError as error:
         raise attention.AttentionNotTaken(str(error).splitlines()[0]) from None
+
+
+def as_loaded(model: PreTrainedModel, stock: str = "sdpa") -> None:
+    """Undo what tracing switched on a model that recipes without rounding hand on as it is."""
+    use_attention(model, "stock", stock)
+    if hasattr(model, "set_experts_implementation"):
+        # Batched products, which a trace needs, gather a copy of their experts' weights for every token.
+        model.set_experts_implementation("eager")

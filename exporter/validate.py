@@ -1,10 +1,11 @@
-"""``python -m exporter.validate FILE.pte MODEL_DIR``: any file of this signature against its model, whoever made it.
+"""``python -m exporter.validate FILE.pte MODEL_DIR [TEXT...]``: any file of this signature against its model.
 
-Goes in: a ``.pte`` file with ``forward(input_ids [1, S] int64, cache_position [S] int64) -> logits`` and the
-model directory that it was made from. Comes out: a ``Validation``: parity against full precision with the same
-texts, schedules and bounds as an export, and whether the runner metadata fit the model. A file that rounds
-(told by its ops and size) is graded by what quantization cost, for there is no quantized model to hold it to: on text
-of every kind, with answers beside the original's, as an export's files are (``exporter.quality``).
+Goes in: a ``.pte`` file, whoever made it, with ``forward(input_ids [1, S] int64, cache_position [S] int64) ->
+logits``, the model directory that it was made from, and the names of the owner's texts in there. Comes out: a
+``Validation``: parity against full precision with the same texts, schedules and bounds as an export, and whether the
+runner metadata fit the model. A file that rounds (told by its ops and size) is graded by what quantization cost, for
+there is no quantized model to hold it to: on text of every kind, with answers beside the original's, as an export's
+files are (``exporter.quality``).
 
 stdout carries progress lines as in ``python -m exporter``; the last line is ``{"stage": "result", "validation":
 {...}}``, or the typed failure. The exit status is 0 when the file passed, 3 when it did not.
@@ -13,14 +14,14 @@ stdout carries progress lines as in ``python -m exporter``; the last line is ``{
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from exporter import backends, checkpoint, parity, pte, quality, runtime, texts
+from exporter import backends, calibration, checkpoint, parity, pte, quality, runtime, texts
 from exporter.backends import ShapePolicy
 from exporter.checkpoint import Checkpoint
 from exporter.errors import InvalidPte, NoGoodCell
@@ -57,17 +58,25 @@ class Validation:
     quality: Quality | None = None
 
 
-def validate(file: Path, model_dir: Path, progress: OnProgress = lambda step: None) -> Validation:
+def validate(
+    file: Path, model_dir: Path, progress: OnProgress = lambda step: None, own: Sequence[str] = ()
+) -> Validation:
     """Run ``file`` against the eager model in ``model_dir``.
+
+    Args:
+        own: the owner's texts, as ``ExportSpec.calibration``; a file that rounds is judged on the parts of them that an
+            export judges on.
 
     Raises:
         InvalidPte: not a program, or not of this signature.
+        InvalidCalibration: one of ``own`` cannot be used.
         PtebotError: the model directory is refused.
     """
     progress(Progress(stage="check", fraction=0.0, message=f"reading {file.name}"))
     info = pte.read(file)
     shape_policy, limit = _signature(file, info)
     ckpt = checkpoint.inspect(model_dir, ModelRef())
+    passages = calibration.own_evaluation(own, ckpt.directory)
     for name in backends.TABLE:
         backend = backends.get(name)
         if backend.availability().available:
@@ -78,7 +87,7 @@ def validate(file: Path, model_dir: Path, progress: OnProgress = lambda step: No
     model = checkpoint.load_model(ckpt)
     short = texts.short_texts(tokenizer, max_seq_len, ckpt.vocab_size)
     full = parity.reference(model, short, texts.context_end_text(tokenizer, max_seq_len, ckpt.vocab_size))
-    judge = _judge(model, tokenizer, ckpt, max_seq_len, progress) if _rounds(info, ckpt) else None
+    judge = _judge(model, tokenizer, ckpt, max_seq_len, passages, progress) if _rounds(info, ckpt) else None
 
     def on_pass(fraction: float, message: str) -> None:
         share = 0.7 if judge is None else 0.4
@@ -116,11 +125,13 @@ def validate(file: Path, model_dir: Path, progress: OnProgress = lambda step: No
     )
 
 
-def _judge(model: Any, tokenizer: Any, ckpt: Checkpoint, max_seq_len: int, progress: OnProgress) -> QualityReference:
+def _judge(
+    model: Any, tokenizer: Any, ckpt: Checkpoint, max_seq_len: int, own: Sequence[str], progress: OnProgress
+) -> QualityReference:
     def on_text(fraction: float, message: str) -> None:
         progress(Progress(stage="reference", fraction=round(0.1 + 0.2 * fraction, 4), message=message))
 
-    passages = texts.evaluation(tokenizer, max_seq_len, ckpt.vocab_size)
+    passages = texts.evaluation(tokenizer, max_seq_len, ckpt.vocab_size, own)
     return quality.reference(
         model,
         tokenizer,
@@ -189,12 +200,12 @@ def metadata_problems(metadata: dict[str, Any], ckpt: Checkpoint) -> list[str]:
 
 def main(args: list[str]) -> int:
     """Validate one file; gives the exit status."""
-    if len(args) != 2:
-        print("usage: python -m exporter.validate FILE.pte MODEL_DIR", file=sys.stderr)
+    if len(args) < 2:
+        print("usage: python -m exporter.validate FILE.pte MODEL_DIR [TEXT...]", file=sys.stderr)
         return 2
 
     def body(say: Callable[[dict[str, Any]], None]) -> int:
-        result = validate(Path(args[0]), Path(args[1]), lambda step: say(asdict(step)))
+        result = validate(Path(args[0]), Path(args[1]), lambda step: say(asdict(step)), args[2:])
         say({"stage": "result", "validation": asdict(result)})
         return 0 if result.passed else NoGoodCell.exit_code
 

@@ -6,7 +6,8 @@ Comes out: every cell, made or failed; ``exporter.run`` writes the report.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,7 @@ from torch.export import ExportedProgram
 from exporter import backend_quantize, cell, checkpoint, facts, parity, quantize, rehearse, staging, texts, trace
 from exporter.backends import Backend, ShapePolicy, choose_cache
 from exporter.checkpoint import Checkpoint
-from exporter.errors import DiskFull, PtebotError
-from exporter.guard import shown
+from exporter.errors import DiskFull
 from exporter.material import Material
 from exporter.parity import Reference
 from exporter.progress import OnProgress, Progress
@@ -27,9 +27,7 @@ from exporter.quantize import Quantized
 from exporter.quantized_cache import CacheFormat
 from exporter.report import Cell, Status
 from exporter.spec import ExportSpec
-from exporter.static_cache import Attention, ExportableModule, use_attention
-
-_LOG = logging.getLogger(__name__)
+from exporter.static_cache import Attention, ExportableModule, as_loaded, use_attention
 
 # Shares of a job's time, measured on SmolLM2-135M: lowering and verifying a cell outweigh all that is shared.
 _SHARE_BEFORE, _SHARE_CELL = 2.0, 5.0
@@ -57,7 +55,7 @@ class _Made:
     quantized: Quantized
     full: Reference
     own: Reference | None
-    """Of the quantized eager model; None where nothing was rounded, or a backend rounds by itself."""
+    """Of the quantized eager model with float32 caches; None where nothing was rounded, or no file is held to it."""
     judge: QualityReference | None
 
 
@@ -148,18 +146,18 @@ class Work:
         full: Reference,
         material: Material,
     ) -> list[Cell]:
-        recipe = quantize.get(precision)
+        recipe, groups = quantize.get(precision), self._groups(here, chosen)
         done = self._done + _SHARE_CALIBRATED * recipe.calibrates
         self._say("quantize", precision=precision, message=recipe.title)
         try:
-            _as_loaded(model, self.ckpt.attention)
+            as_loaded(model, self.ckpt.attention)
             quantized = self._quantized(model, precision, recipe, material)
             self._done = done
             own = None
-            if not recipe.exact and not any(backend_quantize.takes(backend, precision) for backend in here):
-                self._say("reference", precision=precision, message="running the quantized eager model")
+            plain = [backend for how, group in groups.items() if how.cache == "fp32" for backend in group]
+            if not recipe.exact and any(not backend_quantize.takes(backend, precision) for backend in plain):
                 use_attention(quantized.model, "stock", self.ckpt.attention)
-                with self.clock.stage(f"reference {precision}"):
+                with self._referring(precision):
                     own = parity.reference(quantized.model, full.texts, full.end)
             judge = None if recipe.exact and self.spec.cache == "fp32" else material.judge()
         except Exception as error:  # a recipe that fails takes its cells with it, not the others
@@ -168,6 +166,10 @@ class Work:
         finally:
             self._done = done
         shared = _Made(precision=precision, exact=recipe.exact, quantized=quantized, full=full, own=own, judge=judge)
+        return [made for how, group in groups.items() for made in self._traced(how, group, shared, material)]
+
+    def _groups(self, here: list[Backend], chosen: dict[str, Attention]) -> dict[_Trace, list[Backend]]:
+        """Backends by the trace that they are lowered from."""
         groups: dict[_Trace, list[Backend]] = {}
         for backend in here:
             kind = chosen[backend.name]
@@ -176,7 +178,13 @@ class Work:
             cache, _ = choose_cache(backend, kind, self.spec.cache)
             how = _Trace(attention=kind, policy=backend.shape_policy, cache=cache, alone=alone)
             groups.setdefault(how, []).append(backend)
-        return [made for how, group in groups.items() for made in self._traced(how, group, shared, material)]
+        return groups
+
+    @contextmanager
+    def _referring(self, precision: str) -> Iterator[None]:
+        self._say("reference", precision=precision, message="running the quantized eager model")
+        with self.clock.stage(f"reference {precision}"):
+            yield
 
     def _quantized(self, model: Any, precision: str, recipe: quantize.Recipe, material: Material) -> Quantized:
         notes = material.calibration().notes if recipe.calibrates else []
@@ -195,7 +203,8 @@ class Work:
                 )
                 exported = trace.trace(module, how.policy)
             if how.cache != "fp32":
-                own = parity.reference_through_caches(module, shared.full.texts, shared.full.end)
+                with self._referring(precision):
+                    own = parity.reference_through_caches(module, shared.full.texts, shared.full.end)
                 shared = replace(shared, own=own)
         except Exception as error:  # a program that cannot be traced takes its backends with it, no others
             _raise_a_full_disk(error)
@@ -243,9 +252,13 @@ class Work:
         )
         if not backend_quantize.takes(backend, shared.precision):
             return job
-        self._say("quantize", backend=backend.name, precision=shared.precision, message="the backend's own toolchain")
+
+        def told(fraction: float, message: str) -> None:
+            message = f"{message} ({fraction:.0%})"
+            self._say("quantize", backend=backend.name, precision=shared.precision, message=message)
+
         with self.clock.stage(f"quantize {shared.precision} by {backend.name}"):
-            return backend_quantize.by_itself(job, material.calibration())
+            return backend_quantize.by_itself(job, material.calibration(), told)
 
     def _cell(self, job: cell.Job) -> Cell:
         name, precision = job.backend.name, job.precision
@@ -266,26 +279,16 @@ class Work:
             judge=material.judge() if precision == "auto" else None,
             max_kl=self.spec.max_kl,
             max_size=self.spec.max_size,
+            restore=lambda model: checkpoint.restore(model, self.ckpt),
             progress=lambda fraction, message: self._say(
                 "quantize", precision=precision, message=message, within=fraction * _SHARE_CALIBRATED
             ),
         )
 
     def _all_failed(self, group: list[Backend], precision: str, stage: str, error: Exception) -> list[Cell]:
-        if not isinstance(error, PtebotError):
-            _LOG.exception("%s failed", stage)
         self._done += _SHARE_CELL * len(group)
-        return [
-            Cell(
-                backend=backend.name,
-                precision=precision,
-                status=Status.FAILED,
-                failed_stage=stage,
-                reason=error.what if isinstance(error, PtebotError) else f"{type(error).__name__}: {shown(error)}",
-                exit_code=error.exit_code if isinstance(error, PtebotError) else None,
-            )
-            for backend in group
-        ]
+        failed = cell.failed(group[0].name, precision, stage, error)
+        return [replace(failed, backend=backend.name) for backend in group]
 
     def _say(
         self,
@@ -298,14 +301,6 @@ class Work:
     ) -> None:
         fraction = round(min((self._done + within) / self._whole, 1.0), 4)
         self._progress(Progress(stage=stage, backend=backend, precision=precision, fraction=fraction, message=message))
-
-
-def _as_loaded(model: Any, attention: str) -> None:
-    """Undo what tracing switched on a model that recipes without rounding hand on as it is."""
-    use_attention(model, "stock", attention)
-    if hasattr(model, "set_experts_implementation"):
-        # Batched products, which a trace needs, gather a copy of their experts' weights for every token.
-        model.set_experts_implementation("eager")
 
 
 def _raise_a_full_disk(error: Exception) -> None:

@@ -44,8 +44,8 @@ ADVICE: dict[type[PtebotError], str] = {
     "save_pretrained writes them; check the input `model`, and that the files are checked out.",
     exporters.InvalidCalibration: "Name UTF-8 text files of the model's own folder or repository in `calibration`, by "
     "their paths from there, with some thousand words of what the model is used for.",
-    exporters.QualityBudgetNotMet: "Allow a larger `max-kl` or `max-size`; the report lists what was tried, with its "
-    "figures.",
+    exporters.QualityBudgetNotMet: "Allow a larger `max-kl` or `max-size`; the reason and the report list what was "
+    "tried, with its figures.",
     exporters.NotEnoughMemory: "Use a larger runner, a smaller `max-seq-len`, or fewer `backends` or `precision` in "
     "one job.",
 }

@@ -38,7 +38,7 @@ def command(
     """Make .pte files of MODEL: a directory that save_pretrained wrote, or an id on the Hub.
 
     Writes report.json and BACKEND/MODEL_BACKEND_PRECISION.pte, all of it or nothing. Exit code 3: no file
-    passed (report.json says why); 61: none is within --max-kl and --max-size.
+    passed (report.json says why); 43: none is within --max-kl and --max-size.
     """
     from bot import export_process, sources, speed, tables
     from bot.sandbox.call import within

@@ -203,7 +203,7 @@ def asked(given: dict[str, Any]) -> dict[str, Any]:
     _check_names(found)
     if (apart := choices.apart(found, choices.option)) is not None:
         raise InvalidSpec(f"{choices.option(apart[0])}: {apart[1]}.", remedy=_TOGETHER)
-    _check_texts(found.get("calibration", ()))
+    check_texts(found.get("calibration", ()))
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
@@ -217,7 +217,8 @@ def _check_names(given: Mapping[str, Any]) -> None:
             raise error(f"{choices.option(name)}: {wrong!r} is none of: {', '.join(known)}.")
 
 
-def _check_texts(names: tuple[str, ...]) -> None:
+def check_texts(names: tuple[str, ...]) -> None:
+    """Raises InvalidSpec for names of ``--calibration`` that can be no files of a model."""
     if (reason := calibration_files.wrong_list(names)) is not None:
         raise InvalidSpec(f"--calibration {reason}.", remedy="Name files by their paths in the model's folder.")
 
@@ -280,7 +281,7 @@ def build_spec(
         budget = choices.merge([choices.Layer("the command", said)], choices.option)
     except choices.Mismatch as error:
         raise InvalidSpec(f"{error}.", remedy=_TOGETHER) from None
-    _check_texts(calibration)
+    check_texts(calibration)
     return specs.parse(
         {
             "model": {"repo_id": model.repo_id, "revision": model.revision, "name": model.name},

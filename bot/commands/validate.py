@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.commands.options import hub_options, output_options
+from bot.commands.options import check_texts, hub_options, output_options
 from bot.console import Console
 from exporter.errors import InvalidPte, NoGoodCell
 
@@ -18,26 +18,42 @@ if TYPE_CHECKING:
 @click.command(short_help="Run a .pte file against its model.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--model", required=True, help="The model: a directory, or an id on the Hub.")
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    multiple=True,
+    help="A text file of the model's repository or directory that the export was given, by its path in there: FILE is "
+    "judged on the part of it that did not calibrate; may be given again.",
+)
 @hub_options
 @output_options
 @click.pass_obj
-def command(console: Console, file: Path, model: str, revision: str | None, endpoint: str | None) -> int:
+def command(
+    console: Console,
+    file: Path,
+    model: str,
+    calibration: tuple[str, ...],
+    revision: str | None,
+    endpoint: str | None,
+) -> int:
     """Run FILE on the ExecuTorch runtime and compare it with the eager MODEL, position by position.
 
     FILE needs forward(input_ids [1, S] int64, cache_position [S] int64) -> logits. Exit code 0: it stands
-    within the bounds; 3: it does not. A file that rounds is judged by what quantization cost on several kinds of text.
+    within the bounds; 3: it does not. A file that rounds is judged by what quantization cost on several kinds of text;
+    give the --calibration of its export to judge it on the same.
     """
     from bot import export_process, sources
     from bot.sandbox.call import Reads
 
     if not file.is_file():
         raise InvalidPte(f"{file} is not a file.")
-    source = sources.open_model(model, revision=revision, endpoint=endpoint)
+    check_texts(calibration)
+    source = sources.open_model(model, revision=revision, endpoint=endpoint).with_texts(calibration)
     with console.progress() as show:
         directory = source.fetch(show)
         found = export_process.run_stages(
             "exporter.validate",
-            [Reads(file), Reads(directory)],
+            [Reads(file), Reads(directory, texts=calibration), *calibration],
             on_progress=show,
             on_log=console.log,
             good_exits=(NoGoodCell.exit_code,),

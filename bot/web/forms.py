@@ -18,10 +18,11 @@ from starlette.responses import RedirectResponse, Response
 from bot import amounts, choices
 from bot.errors import HubRefused, HubUnreachable, NotAuthorized, RepoNotFound, UnsafeRepository
 from bot.hubapi import SHA, asking, connect
-from bot.names import BACKENDS, CACHES, MOST_KL, MOST_TOKENS, PRECISIONS
+from bot.names import BACKENDS, CACHES, EMBEDDINGS, MOST_KL, MOST_TOKENS, PRECISIONS
 from bot.publish.card import REPO_ID
 from bot.server.records import LIVE, Asked, Asker, JobRecord
 from bot.web.call import JOB_ID, Call
+from exporter import calibration_files
 
 MOST_LIVE = 5
 """Jobs that wait or run at once for one person who is no administrator."""
@@ -40,11 +41,19 @@ PRECISION_WORDS = {
     "8w": "int8 weights, exact activations",
     "auto": "4 or 8 bits for each layer, by measurement, within the budget below",
 }
+EMBEDDING_WORDS = {
+    "": "what the model's repository asks for, else 8w",
+    "8w": "int8, or int4 where that buys more elsewhere",
+    "4w": "int4: the smallest file",
+    "fp32": "as it is, large",
+}
 CACHE_WORDS = {
     "": "what the model's repository asks for, else as computed",
     "fp32": "as computed",
     "int8": "a quarter of the memory, where the backend has the op",
 }
+_MOST_TEXTS = calibration_files.MOST_FILES * (calibration_files.MOST_CHARACTERS + 2)
+"""Characters of all names of calibration texts, with what separates them."""
 _ALIASES = {"huggingface.co": {"huggingface.co", "www.huggingface.co", "hf.co"}}
 _NO_MODEL = {"datasets", "spaces", "docs", "papers", "collections", "organizations", "blog", "api"}
 
@@ -59,7 +68,9 @@ class Entered:
     max_seq_len: str = ""
     max_kl: str = ""
     max_size: str = ""
+    embedding: str = ""
     cache: str = ""
+    calibration: str = ""
     errors: dict[str, str] = field(default_factory=dict)
 
 
@@ -89,7 +100,9 @@ def submit(call: Call) -> Response:
         max_seq_len=_text(call, "max_seq_len"),
         max_kl=_text(call, "max_kl"),
         max_size=_text(call, "max_size"),
+        embedding=_text(call, "embedding"),
         cache=_text(call, "cache"),
+        calibration=_text(call, "calibration", _MOST_TEXTS),
     )
     options = _options(entered)
     repo_id = _repo_id(call.site.settings.endpoint, entered)
@@ -173,8 +186,10 @@ def _form(call: Call, entered: Entered, status: int = 200) -> Response:
         entered=entered,
         backends=[(name, BACKEND_WORDS.get(name, "")) for name in BACKENDS],
         precisions=[(name, PRECISION_WORDS.get(name, "")) for name in PRECISIONS],
+        embeddings=[(name, EMBEDDING_WORDS.get(name, "")) for name in ("", *EMBEDDINGS)],
         caches=[(name, CACHE_WORDS.get(name, "")) for name in ("", *CACHES)],
         most_tokens=MOST_TOKENS,
+        most_texts=_MOST_TEXTS,
     )
 
 
@@ -195,11 +210,19 @@ def _options(entered: Entered) -> dict[str, Any]:
         else:
             options["max_seq_len"] = int(entered.max_seq_len)
     _budget(entered, options)
-    if entered.cache:
-        if entered.cache not in CACHES:
-            entered.errors["cache"] = f"Choose one of {', '.join(CACHES)}."
-        else:
-            options["cache"] = entered.cache
+    alternatives: tuple[tuple[str, tuple[str, ...], str], ...] = (
+        ("embedding", EMBEDDINGS, entered.embedding),
+        ("cache", CACHES, entered.cache),
+    )
+    for name, names, one in alternatives:
+        if one and one not in names:
+            entered.errors[name] = f"Choose one of {', '.join(names)}."
+        elif one:
+            options[name] = one
+    if texts := [name.strip() for name in entered.calibration.split(",") if name.strip()]:
+        options["calibration"] = texts
+        if (reason := calibration_files.wrong_list(texts)) is not None:
+            entered.errors["calibration"] = f"These cannot be files of the model: {reason}."
     return options
 
 
@@ -262,6 +285,6 @@ def _act(call: Call, action: Any) -> Response:
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
-def _text(call: Call, name: str) -> str:
+def _text(call: Call, name: str, most: int = 500) -> str:
     value = call.form.get(name, "")
-    return value.strip()[:500] if isinstance(value, str) else ""
+    return value.strip()[:most] if isinstance(value, str) else ""

@@ -29,9 +29,11 @@ MAX_TOKENS = 96
 """Tokens of each short text; enough for several hundred compared positions over all texts and schedules."""
 EVALUATION_TOKENS = 384
 """Tokens of each text that quality is judged on."""
-_MOST_OWN = 4
+MOST_OWN = 4
 """Texts of the owner's that quality is judged on."""
 _EVALUATION = {"docs": ("docs_1", "docs_2"), "code": ("code_1", "code_2")}
+BUILT_IN = sum(map(len, _EVALUATION.values()))
+"""Built-in texts that quality is judged on, the chat ones left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +113,8 @@ def evaluation(tokenizer: Any, max_seq_len: int, vocab_size: int | None, own: Se
     for text in own:
         # Of a long text the beginning suffices: a tokenizer's time may grow faster than the text.
         ids = encode(tokenizer, text[: EVALUATION_TOKENS * 40], vocab_size)[:limit]
-        if len(ids) >= 2 and len(found) < 4 + _MOST_OWN:
-            found.append(_text(f"own {len(found) - 3}", text, ids, "own"))
+        if len(ids) >= 2 and len(found) < BUILT_IN + MOST_OWN:
+            found.append(_text(f"own {len(found) - BUILT_IN + 1}", text, ids, "own"))
     return found
 
 

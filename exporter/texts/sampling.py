@@ -4,6 +4,10 @@ Goes in: an eager causal LM and token sequences to begin with. Comes out: each w
 where the model writes nothing of use (random weights, logits that are no numbers). Made for any architecture: a batch
 is fed in step, every sequence from its own position 0, without padding or a mask; while the batch is at a token that
 a sequence begins with, that token is taken instead of a sample.
+
+Answers and the text that files are judged on come from ``exporter.generation``, which pads: it takes uneven prompts in
+one pass and the most likely token too, where here a pass over the weights is made for each token by which they differ,
+and entropies tell what is of no use.
 """
 
 from __future__ import annotations

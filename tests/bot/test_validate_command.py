@@ -10,11 +10,20 @@ from typing import Any
 import pytest
 
 from bot import cli, export_process, sources
+from bot.sandbox.call import Reads
+from exporter.errors import InvalidSpec
 from exporter.report import Answer, Quality
 from tests.bot import reports
 
 
 class _Source:
+    def __init__(self) -> None:
+        self.texts: tuple[str, ...] = ()
+
+    def with_texts(self, names: tuple[str, ...]) -> _Source:
+        self.texts = names
+        return self
+
     def fetch(self, show: Any) -> Path:
         return Path("/nowhere")
 
@@ -66,6 +75,26 @@ def test_a_damaged_file_fails(validated: Any) -> None:
 def test_what_was_not_measured_is_said(validated: Any) -> None:
     cut = replace(reports.measured(0.01, "faithful"), left_out=["docs 2 after 9 of 383 positions: it is slow"])
     assert "Not measured: docs 2 after 9 of 383 positions: it is slow" in validated(cut)[1]
+
+
+def test_the_owners_text_goes_with_the_model(validated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is fetched with the model, the exporter may read it, and knows its name."""
+    given: list[Any] = []
+    source = _Source()
+    validated(None)
+    monkeypatch.setattr(sources, "open_model", lambda *given, **named: source)
+    monkeypatch.setattr(export_process, "run_stages", lambda module, args, **named: given.extend(args))
+    cli.run(["validate", str(tmp_path / "x.pte"), "--model", "m", "--calibration", "docs/a.txt", "--calibration", "b"])
+    assert source.texts == ("docs/a.txt", "b")
+    assert given == [
+        Reads(tmp_path / "x.pte"), Reads(Path("/nowhere"), texts=("docs/a.txt", "b")), "docs/a.txt", "b"
+    ]  # fmt: skip
+
+
+def test_a_text_outside_the_model_is_refused_at_once(validated: Any) -> None:
+    code, _, err = validated(None, "--calibration", "../a.txt")
+    assert code == InvalidSpec.exit_code
+    assert "--calibration" in err and "path below the model's own folder" in err
 
 
 def test_an_exact_file_has_no_cost(validated: Any) -> None:

@@ -166,7 +166,13 @@ def test_nncf_writes_a_file_that_is_its_own_reference(traced: _Traced, tmp_path:
 
 
 def test_nncf_looks_at_the_text(traced: _Traced) -> None:
-    one, same = (_scales(_nncf(traced, _calibration(0, length=6))) for _ in range(2))
+    told: list[float] = []
+    text = _calibration(0, length=6)
+    watched = backend_quantize.compress(
+        traced.module, traced.exported, BACKEND, "4w-nncf", text, lambda fraction, message: told.append(fraction)
+    )
+    assert told == [number / 12 for number in range(12)], "one pass over it, which is told"
+    one, same = _scales(watched), _scales(_nncf(traced, text))
     other = _scales(_nncf(traced, _calibration(7, length=6, upto=20)))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -194,7 +200,11 @@ def test_a_cell_is_judged_by_the_rounded_program(traced: _Traced) -> None:
         eos_ids=[],
         notes=["a note"],
     )
-    done = backend_quantize.by_itself(job, _calibration(0))
+    told: list[tuple[float, str]] = []
+    done = backend_quantize.by_itself(job, _calibration(0), lambda fraction, message: told.append((fraction, message)))
+    looking, running = dict.fromkeys(message for _, message in told)
+    assert [part for part, message in told if message == looking] == [number / 10 for number in range(10)]
+    assert [part for part, message in told if message == running] == [number / 18 for number in range(18)]
     assert done.exported is not traced.exported
     assert done.quantized is not None
     assert done.module.max_seq_len == CONTEXT

@@ -406,7 +406,7 @@ def test_files_share_the_half_and_keep_their_names(tiny: Loaded) -> None:
 def test_what_the_owner_is_judged_on_is_not_calibrated_on(tiny: Loaded) -> None:
     (tiny.directory / "own.txt").write_text(paragraphs(200))
     spec = ExportSpec(calibration=("own.txt",))
-    passages = calibration.own_evaluation(spec, tiny.directory)
+    passages = calibration.own_evaluation(spec.calibration, tiny.directory)
     judged = texts.evaluation(tiny.tokenizer, CONTEXT, tiny.vocab_size, passages)
     assert [text.name for text in judged if text.kind == "own"] == ["own 1"]
     seen = set().union(*(naive_runs(ids, 40) for ids in all_of(tiny.prepare("own.txt", tokens=4_000))))
@@ -423,15 +423,15 @@ def test_a_text_that_repeats_itself_calibrates_nothing(tiny: Loaded) -> None:
 def test_passages_are_spread_over_files_and_over_a_long_one(tmp_path: Path) -> None:
     for name in "abcdef":
         (tmp_path / name).write_text(paragraphs(60, name * 3))
-    found = calibration.own_evaluation(ExportSpec(calibration=tuple("abcdef")), tmp_path)
+    found = calibration.own_evaluation(tuple("abcdef"), tmp_path)
     assert len(found) == 4
     assert all(f"the {name * 3}" in text for name, text in zip("abcd", found, strict=True))
     (tmp_path / "long").write_text(paragraphs(5_000))
-    found = calibration.own_evaluation(ExportSpec(calibration=("long",)), tmp_path)
+    found = calibration.own_evaluation(("long",), tmp_path)
     assert len(found) == 4
     assert all(len(text) <= 16_000 for text in found)
     assert "Part 4900" in found[-1] or "Part 4800" in found[-1]
-    assert calibration.own_evaluation(ExportSpec(), tmp_path) == []
+    assert calibration.own_evaluation((), tmp_path) == []
 
 
 def test_a_file_of_the_largest_size_is_sampled(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

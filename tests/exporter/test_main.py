@@ -93,6 +93,11 @@ def test_a_budget_that_nothing_meets_is_the_exit_status(model_copy: ModelCopy, t
     made, skipped = report.load(tmp_path / "out" / "report.json").cells
     assert (made.status, made.failed_stage, made.exit_code) == (Status.FAILED, "quantize", 43)
     assert "Nothing is within a mean KL of 1e-09 nats: the best found costs" in str(made.reason)
+    assert made.quantization is not None and made.quantization.tried, "the report lists what was tried"
+    assert not any(row.within or row.chosen for row in made.quantization.tried)
+    assert all(
+        f"{row.size_bytes / 1e6:,.1f} MB {row.kl_mean:.3g} nats" in str(made.reason) for row in made.quantization.tried
+    )
     assert (skipped.status, skipped.exit_code) == (Status.SKIPPED, None)
 
 

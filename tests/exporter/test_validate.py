@@ -15,13 +15,14 @@ import torch
 from pydantic import TypeAdapter
 
 from exporter import backends, checkpoint, lower, pte, trace
-from exporter.errors import ContextTooLong, InvalidPte
+from exporter import validate as validation
+from exporter.errors import ContextTooLong, InvalidCalibration, InvalidPte
 from exporter.report import Quality
 from exporter.run import Progress
 from exporter.spec import ModelRef
 from exporter.static_cache import ExportableModule
 from exporter.validate import metadata_problems, validate
-from tests.exporter.conftest import CONTEXT, ROOT, Exported, environment
+from tests.exporter.conftest import CONTEXT, ROOT, Exported, ModelCopy, environment
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,25 @@ def test_wrong_metadata_is_named_and_a_file_without_any_is_run(
         "get_vocab_size is 400; the model's is 384",
         "get_bos_id is 5; the model's is 0",
     ]
+
+
+def test_the_owners_text_is_judged_on_as_in_an_export(
+    program: Callable[[dict[str, Any], Path], Path],
+    model_copy: ModelCopy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, file = model_copy("llama", num_hidden_layers=1), program({"get_max_seq_len": 16}, tmp_path / "x.pte")
+    (model / "docs").mkdir()
+    (model / "docs" / "own.txt").write_text("The order is 12 rolls.\n\n" * 100, encoding="utf-8")
+    monkeypatch.setattr(validation, "_rounds", lambda *given: True)
+    found = validate(file, model, own=("docs/own.txt",))
+    assert found.quality is not None
+    assert [one.name for one in found.quality.texts][:3] == ["docs", "code", "own"]
+    assert found.quality.texts[2].positions == 15, "one passage, cut to the context"
+    assert found.quality.texts[2].kl_mean < 1e-6, "nothing is rounded here"
+    with pytest.raises(InvalidCalibration, match=r"docs/other\.txt is not there"):
+        validate(file, model, own=("docs/other.txt",))
 
 
 def test_metadata_that_fits_has_no_problems(_models: Callable[..., Path]) -> None:

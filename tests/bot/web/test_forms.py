@@ -12,9 +12,9 @@ import pytest
 from huggingface_hub import HfApi
 
 from bot.localhub.testing import RunningHub
-from bot.names import BACKENDS, CACHES, PRECISIONS
+from bot.names import BACKENDS, CACHES, EMBEDDINGS, PRECISIONS
 from bot.server.records import Asked, Asker
-from bot.web.forms import BACKEND_WORDS, MOST_LIVE, PRECISION_WORDS, repo_id_of
+from bot.web.forms import BACKEND_WORDS, CACHE_WORDS, EMBEDDING_WORDS, MOST_LIVE, PRECISION_WORDS, repo_id_of
 from exporter.spec import DEFAULT_BACKENDS, DEFAULT_PRECISIONS
 from tests.bot.hubs import Repository
 from tests.bot.web.browser import Browser, forms
@@ -68,12 +68,14 @@ def test_what_it_offers_is_what_there_is(site: Site, browser: Browser) -> None:
     for name, known, chosen in (
         ("backends", BACKENDS, DEFAULT_BACKENDS),
         ("precisions", PRECISIONS, DEFAULT_PRECISIONS),
+        ("embedding", ("", *EMBEDDINGS), ("",)),
         ("cache", ("", *CACHES), ("",)),
     ):
         assert tuple(re.findall(rf'name="{name}" value="([^"]*)"', page)) == known
         assert tuple(re.findall(rf'name="{name}" value="([^"]*)" checked', page)) == chosen
     assert 'value="acme/x&#34;&gt;"' in page
     assert set(BACKEND_WORDS) == set(BACKENDS) and set(PRECISION_WORDS) == set(PRECISIONS)
+    assert set(EMBEDDING_WORDS) == {"", *EMBEDDINGS} and set(CACHE_WORDS) == {"", *CACHES}
 
 
 def test_addresses_are_taken_for_what_they_name(
@@ -131,7 +133,11 @@ WRONG = [
     ("max_kl", "0,05", "a number above 0"),
     ("max_size", "90", "a size with its unit"),
     ("max_size", "<b>", "a size with its unit"),
+    ("embedding", "int4", "Choose one of 8w, 4w, fp32"),
     ("cache", "int4", "Choose one of fp32, int8"),
+    ("calibration", "docs/../../etc/passwd", "a path below the model's own folder"),
+    ("calibration", "a.txt, b.txt, a.txt", "'a.txt' is named twice"),
+    ("calibration", ",".join(map(str, range(21))), "20 are the most"),
     ("max_seq_len", "0", "a number of tokens"),
     ("max_seq_len", "-1", "a number of tokens"),
     ("max_seq_len", "1e3", "a number of tokens"),
@@ -165,6 +171,23 @@ def test_auto_and_its_budget_go_together(site: Site, browser: Browser, repo: Rep
     assert asked.options == {
         "backends": ["xnnpack"], "precisions": ["auto"], "max_kl": 0.05, "max_size": 90_000_000, "cache": "int8"
     }  # fmt: skip
+
+
+def test_embedding_and_the_owners_text_are_asked_for(site: Site, browser: Browser, repo: Repository) -> None:
+    page = ask(browser, "acme/there-is-none", embedding="4w", calibration="docs/use.txt,b.txt")
+    assert re.findall(r'name="embedding" value="(\w*)" checked', page.text) == ["4w"]
+    assert 'value="docs/use.txt,b.txt"' in page.text, "what was typed stays"
+    names = [f"{number:02}{'x' * 190}.txt" for number in range(20)]
+    assert (
+        ask(browser, repo.repo_id, embedding="4w", calibration=" docs/use.txt ,b.txt, ", follow=False).status_code
+        == 303
+    )
+    assert ask(browser, repo.repo_id, calibration=",".join(names), follow=False).status_code == 303
+    given = {"backends": ["xnnpack"], "precisions": ["8da4w"]}
+    assert sorted((one.options for one in jobs(site)), key=str) == sorted(
+        [{**given, "embedding": "4w", "calibration": ["docs/use.txt", "b.txt"]}, {**given, "calibration": names}],
+        key=str,
+    )
 
 
 def test_one_unknown_backend_among_known_ones_is_refused(site: Site, browser: Browser, repo: Repository) -> None:
