@@ -172,6 +172,20 @@ def load_model(ckpt: Checkpoint) -> PreTrainedModel:
     return model.eval()
 
 
+def restore(model: PreTrainedModel, ckpt: Checkpoint) -> None:
+    """Give every parameter of a loaded ``model`` the checkpoint's values again; what it held before is let go first.
+
+    Raises: as ``load_model``; the model is of no use then.
+    """
+    for module in model.modules():
+        for name, _ in list(module.named_parameters(recurse=False)):
+            module.register_parameter(name, None)
+    fresh = load_model(ckpt)
+    for place, module in fresh.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            model.get_submodule(place).register_parameter(name, parameter)
+
+
 def _check_values(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         low, high = torch.aminmax(parameter.detach())

@@ -124,9 +124,9 @@ def _work(model_dir: Path, max_seq_len: int) -> Cost:
     recipe = quantize.get(PRECISION)
     parameters = sum(tensor.numel() for tensor in model.parameters())
 
-    def quantized(one: Any, text: quantize.Calibration) -> None:
+    def quantized(one: Any, text: quantize.Calibration, restore: Any = None) -> None:
         with torch.no_grad():
-            recipe.apply(one, quantize.Request(embedding="8w", calibration=lambda: text))
+            recipe.apply(one, quantize.Request(embedding="8w", calibration=lambda: text, restore=restore))
 
     baseline = _resident()
     with _sampled() as peak:
@@ -135,7 +135,7 @@ def _work(model_dir: Path, max_seq_len: int) -> Cost:
             model, tokenizer, spec, model_dir, max_seq_len=max_seq_len, vocab_size=ckpt.vocab_size
         )
         made = time.perf_counter()
-        quantized(model, text)
+        quantized(model, text, lambda model: checkpoint.restore(model, ckpt))
         ended, cpu_ended = time.perf_counter(), time.process_time()
         largest = peak()
     every = model.config.num_hidden_layers

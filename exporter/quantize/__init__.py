@@ -40,7 +40,7 @@ class Calibration:
     sequences: list[torch.Tensor]
     """[1, T] int64 each: what statistics are taken on."""
     held_out: list[torch.Tensor]
-    """[1, T] int64 each: of the same sources, for choices between assignments; no statistics are taken on it."""
+    """[1, T] int64 each: of the same sources, for choices between embeddings; no statistics are taken on it."""
     used: CalibrationUsed
     notes: list[str] = field(default_factory=list)
     """What a person should know: a model that wrote nothing of use, an owner's text that is all judged on."""
@@ -59,6 +59,9 @@ class Request:
     """The texts that files are judged on with the original's logits: a budget is one of cost on these."""
     max_kl: float | None = None
     max_size: int | None = None
+    restore: Callable[[PreTrainedModel], None] | None = None
+    """Gives the model's parameters their values again. Where it is there, a recipe may change the model that it is
+    given instead of a copy, and calls it before it ends."""
     progress: Callable[[float, str], None] = field(default=lambda fraction, message: None)
     """(fraction of the recipe, message)"""
 

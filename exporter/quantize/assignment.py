@@ -7,6 +7,7 @@ one that buys the most quality for its bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -66,9 +67,17 @@ class Ladder:
         costs: of ``int4`` and ``int8`` for each linear layer; those of the embedding under ``EMBEDDING`` as ``4w``
             and ``8w``, if it may change.
         embedding: the largest format that the embedding may have.
+        beside: bytes of a file that come with formats of linear layers, beside their weights.
     """
 
-    def __init__(self, model: PreTrainedModel, costs: Costs, embedding: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        costs: Costs,
+        embedding: str,
+        beside: Callable[[dict[str, str]], int] = lambda linears: 0,
+    ) -> None:
+        self._beside = beside
         self._linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and name in costs}
         self._costs, self._units = costs, experts.units(model)
         self._table = cast(torch.Tensor, model.get_input_embeddings().weight)
@@ -104,15 +113,16 @@ class Ladder:
     def within(self, size_bytes: int) -> Assignment | None:
         """The most faithful assignment of a file of at most that size: steps are taken in order, leaving out those
         that no longer fit. None where not even the smallest fits."""
-        taken: set[str] = set()
-        left = size_bytes - self._with(taken).size_bytes
-        if left < 0:
+        taken = self._with(set())
+        if taken.size_bytes > size_bytes:
             return None
+        raised: set[str] = set()
         for step in self._steps:
-            if step.size <= left:
-                taken.update(step.names)
-                left -= step.size
-        return self._with(taken)
+            more = self._with(raised | set(step.names))
+            if more.size_bytes <= size_bytes:
+                raised.update(step.names)
+                taken = more
+        return taken
 
     def cheapest(self, cost: float) -> int:
         """The first rung that is predicted to cost at most so many nats; the last one where none is."""
@@ -140,7 +150,7 @@ class Ladder:
         embedding = [fmt for fmt in self._embeddings if fmt == self._embeddings[0] or f"{EMBEDDING} {fmt}" in raised][
             -1
         ]
-        size = self._fixed + self._embedding_bytes(embedding)
+        size = self._fixed + self._embedding_bytes(embedding) + self._beside(linears)
         size += sum(self._linear_bytes(name, fmt) for name, fmt in linears.items())
         return Assignment(linears=linears, embedding=embedding, size_bytes=size)
 

@@ -3,7 +3,7 @@
 Goes in: budgets (``Request.max_kl``, ``max_size``). Assignments of int4 and int8 stand on a path from the smallest to
 the most faithful (``exporter.quantize.assignment``). What an assignment costs is about proportional to the sum of what
 its layers cost alone; so one is calibrated as a whole and measured on the text that files are judged on, which gives
-the proportion, and the next one is chosen by it. Everything measured is in the report.
+the proportion, and the next one is chosen by it. Everything measured is in the report, whether it was found or not.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+import torch
 from transformers import PreTrainedModel
 
 from exporter import quality
 from exporter.errors import QualityBudgetNotMet
-from exporter.quantize import Calibration, Quantized, Request
+from exporter.quantize import Calibration, Quantized, Request, rotate, vocabulary
 from exporter.quantize.assignment import Assignment, Ladder
-from exporter.quantize.calibrated import COMPENSATED, finish, measured_costs, rehearsed
-from exporter.quantize.linears import unfold
+from exporter.quantize.calibrated import finish, measured, rehearsed
 from exporter.report import Tried
 
 TITLE = "int4 (groups of 32) and int8 weights, chosen for each layer by measurement, error-compensated"
@@ -40,7 +40,10 @@ _SENSITIVITY = 0.1
 class _Search:
     """What was tried so far."""
 
-    model: PreTrainedModel
+    turned: rotate.Turned
+    base: PreTrainedModel
+    """The same with its output layer in parts; assignments are of its layers."""
+    often: torch.Tensor
     text: Calibration
     request: Request
     ladder: Ladder
@@ -80,11 +83,12 @@ class _Auto:
         if request.calibration is None:
             return rehearsed(model, request, smaller=True)
         text = request.calibration()
-        costs = measured_costs(model, text, request, _SENSITIVITY)
-        search = _Search(model, text, request, Ladder(unfold(model)[0], costs, request.embedding))
-        if request.max_kl is None:
-            return _fitted(search)
-        return _faithful(search)
+        with rotate.rotated(model, request, text.sequences[0]) as turned:
+            tokens = vocabulary.look(turned.model, text.sequences)
+            base = vocabulary.split(turned.model, tokens)
+            ladder = measured(base, text, tokens, request, _SENSITIVITY)
+            search = _Search(turned, base, tokens.often, text, request, ladder)
+            return _fitted(search) if request.max_kl is None else _faithful(search)
 
 
 def _fitted(search: _Search) -> Quantized:
@@ -94,7 +98,7 @@ def _fitted(search: _Search) -> Quantized:
     chosen = ladder.within(request.max_size)
     if chosen is None:
         raise QualityBudgetNotMet(_too_small(ladder, request))
-    made = finish(search.model, chosen, search.text, request, TITLE, share=(_SENSITIVITY, 1.0))
+    made = _made(search, chosen, (_SENSITIVITY, 1.0))
     search.note(chosen, _judged(made, request))
     return _with(made, search.tried, chosen)
 
@@ -106,7 +110,7 @@ def _faithful(search: _Search) -> Quantized:
     last = ladder.highest(request.max_size)
     if last is None:
         raise QualityBudgetNotMet(_too_small(ladder, request))
-    share, failed = COMPENSATED, -1
+    share, failed = 1.0, -1
     passed: tuple[int, Assignment, Quantized] | None = None
     nearest = (math.inf, 0, 0)
     for attempt in range(_MOST_TRIALS):
@@ -137,14 +141,20 @@ def _faithful(search: _Search) -> Quantized:
     raise QualityBudgetNotMet(
         f"Nothing is within a mean KL of {request.max_kl:g} nats{size}: the best found costs {found:.3g} nats in "
         f"about {size_bytes / 1e6:,.1f} MB, {raised} of {len(ladder.rung(0).linears)} layers in int8. "
-        f"Tried: {'; '.join(f'{row.size_bytes / 1e6:,.1f} MB {row.kl_mean:.3g} nats' for row in search.tried)}."
+        f"Tried: {'; '.join(f'{row.size_bytes / 1e6:,.1f} MB {row.kl_mean:.3g} nats' for row in search.tried)}.",
+        tried=search.tried,
     )
 
 
 def _calibrated(search: _Search, chosen: Assignment, attempt: int) -> Quantized:
     first = _SENSITIVITY + (1 - _SENSITIVITY) * attempt / _MOST_TRIALS
-    share = (first, first + (1 - _SENSITIVITY) / _MOST_TRIALS)
-    return finish(search.model, chosen, search.text, search.request, TITLE, share=share)
+    return _made(search, chosen, (first, first + (1 - _SENSITIVITY) / _MOST_TRIALS))
+
+
+def _made(search: _Search, chosen: Assignment, share: tuple[float, float]) -> Quantized:
+    model, formats = vocabulary.together(search.turned.model, search.base, chosen)
+    title = search.turned.title(TITLE)
+    return finish(model, formats, search.text, search.request, title, often=search.often, share=share)
 
 
 def _too_small(ladder: Ladder, request: Request) -> str:

@@ -6,8 +6,8 @@ rounded one after the other, and the error of each is made good by those not yet
 
 Sources: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers" (2022),
 algorithm 1, with its activation order and lazy block updates. Scales are fixed before the rounding starts (static
-groups), searched for the least squared error weighted by the diagonal of H. int4 scales are powers and sums that
-bfloat16 holds exactly, because XNNPACK's blockwise kernels keep them so: what is compensated is what runs.
+groups), searched for the least squared error weighted by the diagonal of H. int4 scales are values that bfloat16
+holds exactly, because XNNPACK's blockwise kernels keep them so: what is compensated is what runs.
 """
 
 from __future__ import annotations

@@ -48,10 +48,14 @@ def parameter(rounded: Rounded, fmt: str, *, dynamic: bool) -> nn.Parameter:
     return nn.Parameter(tensor, requires_grad=False)
 
 
-def rounded_nearest(weight: torch.Tensor, fmt: str, importance: torch.Tensor | None = None) -> Rounded:
-    """``weight`` [out, in] rounded to the nearest; int4 with searched scales (see ``int4_scales``)."""
-    scales = int4_scales(weight, importance) if fmt == "int4" else int8_scales(weight)
-    return nearest(weight, scales, LIMITS[fmt])
+def scales_of(weight: torch.Tensor, fmt: str, importance: torch.Tensor | None = None) -> torch.Tensor:
+    """Scales [out, groups] of ``weight`` [out, in], searched for int4 (see ``int4_scales``)."""
+    return int4_scales(weight, importance) if fmt == "int4" else int8_scales(weight)
+
+
+def rounded_nearest(weight: torch.Tensor, fmt: str) -> Rounded:
+    """``weight`` [out, in] rounded to the nearest."""
+    return nearest(weight, scales_of(weight, fmt), LIMITS[fmt])
 
 
 def takes(fmt: str, width: int) -> bool:
@@ -77,32 +81,92 @@ def linear_bytes(out: int, width: int, fmt: str) -> int:
     return int(out * width * _BYTES[fmt]) + scales
 
 
-EMBEDDINGS = {"4w": "int4", "4w-zp": "int4", "8w": "int8", "fp32": "fp32"}
-"""Format of an input embedding to that of its values. ``8w`` has one float32 scale a row, ``4w`` one for each 32
-values, and ``4w-zp`` a zero point beside it, also float32: ExecuTorch's 4-bit embedding kernel takes it as it is."""
+EMBEDDINGS = {"4w": "int4", "4w+8w": "int4", "4w-zp": "int4", "4w-zp+8w": "int4", "8w": "int8", "fp32": "fp32"}
+"""Format of an input embedding to that of its values, or most of them. ``8w`` has one float32 scale a row, ``4w`` one
+for each 32 values, and ``4w-zp`` a zero point beside it, also float32: ExecuTorch's 4-bit embedding kernel takes it as
+it is. With ``+8w`` the rows of the tokens that are met most often are in int8."""
 _SCALES = {"4w": (GROUP_SIZE, 4), "4w-zp": (GROUP_SIZE, 8), "8w": (0, 4)}
 """(values per scale, 0 for a row; bytes beside them)"""
+_OFTEN = "+8w"
+_MET_OFTEN = 12
+"""One row of so many is one of those: on SmolLM2-135M's calibration text they are 93 % of the tokens."""
+_PLACE_BYTES = 4
+"""For each row of an embedding in two parts."""
 
 
 def embedding_bytes(rows: int, width: int, fmt: str) -> int:
     """What an input embedding takes in a file."""
+    if fmt.endswith(_OFTEN):
+        often = rows // _MET_OFTEN
+        rest = embedding_bytes(rows - often, width, fmt.removesuffix(_OFTEN))
+        return embedding_bytes(often, width, "8w") + rest + _PLACE_BYTES * rows
     group, size = _SCALES.get(fmt, (0, 0))
     return int(rows * width * _BYTES[EMBEDDINGS[fmt]]) + rows * (width // group if group else 1) * size
 
 
-def quantize_embedding(model: PreTrainedModel, fmt: str) -> str:
-    """Round the input embedding of ``model`` in place; gives the format that it got (``fp32`` where it cannot)."""
+def quantize_embedding(model: PreTrainedModel, fmt: str, often: torch.Tensor | None = None) -> str:
+    """Round the input embedding of ``model`` in place; gives the format that it got (``fp32`` where it cannot).
+
+    Args:
+        often: [rows] int64, tokens from the one that is met most often; None: as they are numbered.
+    """
     table = model.get_input_embeddings()
     if fmt == "fp32" or not isinstance(table, nn.Embedding):
         return "fp32"
     got = fmt if takes(EMBEDDINGS[fmt], table.embedding_dim) else "8w"
+    if got.endswith(_OFTEN) and type(table) is nn.Embedding and len(table.weight) >= _MET_OFTEN:
+        order = torch.arange(len(table.weight)) if often is None else often
+        parts = SplitEmbedding(table, order, len(order) // _MET_OFTEN)
+        _round_table(parts.often, "8w")
+        _round_table(parts.rest, got.removesuffix(_OFTEN))
+        model.set_input_embeddings(parts)
+        return got
+    got = got.removesuffix(_OFTEN)
+    _round_table(table, got)
+    return got
+
+
+def told(model: PreTrainedModel) -> list[str]:
+    """What a person should know of an input embedding in two parts."""
+    table = model.get_input_embeddings()
+    if not isinstance(table, SplitEmbedding):
+        return []
+    often, total = table.often.num_embeddings, len(table.place)
+    return [f"the input embedding has {often:,} of {total:,} tokens in int8: those that are met most often"]
+
+
+def _round_table(table: nn.Embedding, fmt: str) -> None:
     # The fusion into ExecuTorch's own embedding kernels matches embedding(weight, ids) only; padding_idx matters to
     # gradients alone, and a third argument would defeat the match after minutes of lowering.
     table.padding_idx = None
     weight = table.weight.detach()
-    rounded = between(weight) if got == "4w-zp" else rounded_nearest(weight, EMBEDDINGS[got])
-    table.weight = parameter(rounded, EMBEDDINGS[got], dynamic=False)
-    return got
+    rounded = between(weight) if fmt == "4w-zp" else rounded_nearest(weight, EMBEDDINGS[fmt])
+    table.weight = parameter(rounded, EMBEDDINGS[fmt], dynamic=False)
+
+
+class SplitEmbedding(nn.Module):
+    """An embedding whose rows lie in two tables, so that each can have its own format; it computes the same.
+
+    Args:
+        table: what is split; left as it was.
+        order: [rows] int64, the rows of ``table`` as they lie in both tables together.
+        count: of the first table, ``often``; the others are in ``rest``.
+    """
+
+    def __init__(self, table: nn.Embedding, order: torch.Tensor, count: int) -> None:
+        super().__init__()
+        weight = table.weight.detach()
+        self.often = nn.Embedding.from_pretrained(weight[order[:count]])
+        self.rest = nn.Embedding.from_pretrained(weight[order[count:]])
+        self.place: torch.Tensor
+        self.register_buffer("place", torch.argsort(order).to(torch.int32))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """[..., width] of token ids [...]."""
+        count = self.often.num_embeddings
+        place = self.place.index_select(0, ids.reshape(-1)).reshape(ids.shape).to(torch.int64)
+        often, rest = self.often(place.clamp(max=count - 1)), self.rest((place - count).clamp(min=0))
+        return torch.where((place < count).unsqueeze(-1), often, rest)
 
 
 def parameters(model: nn.Module) -> dict[str, int]:

@@ -19,6 +19,8 @@ from transformers.pytorch_utils import Conv1D
 
 from exporter.quantize import experts
 
+UNTIED = "the tied embedding is untied: input table and output layer are quantized each in its own way"
+
 
 def share_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree that shares every parameter and buffer tensor with the original."""
@@ -37,7 +39,7 @@ def unfold(model: PreTrainedModel, *, packed: bool = False) -> tuple[PreTrainedM
     """
     work, notes = share_copy(model), list[str]()
     if untie(work):
-        notes.append("the tied embedding is untied: input table and output layer are quantized each in its own way")
+        notes.append(UNTIED)
     for name, module in list(work.named_modules()):
         if isinstance(module, Conv1D):
             work.set_submodule(
@@ -63,7 +65,7 @@ def untie(model: PreTrainedModel) -> bool:
     Changes ``model``.
     """
     table, output = model.get_input_embeddings(), model.get_output_embeddings()
-    if output is None or output.weight is not table.weight:
+    if not isinstance(output, nn.Module) or getattr(output, "weight", None) is not table.weight:
         return False
     output.weight = nn.Parameter(cast(torch.Tensor, table.weight).detach(), requires_grad=False)
     return True

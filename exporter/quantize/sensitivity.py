@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from exporter.quantize import formats
+from exporter.quantize.compensated import nearest
 from exporter.quantize.experts import calibrating, roundable
 from exporter.quantize.linears import unfold
 
@@ -50,14 +51,15 @@ def measure(
     sums: Costs = {
         name: {fmt: 0.0 for fmt in wanted if formats.takes(fmt, m.in_features)} for name, m in linears.items()
     }
-    texts = _spread(sequences)
+    texts = spread(sequences)
+    scales = {(name, fmt): formats.scales_of(linears[name].weight, fmt) for name, by in sums.items() for fmt in by}
     generator = torch.Generator().manual_seed(SEED)
     positions = 0
     with calibrating(work):
         for number, ids in enumerate(texts):
             progress(number / len(texts), f"sensitivity of layers, text {number + 1} of {len(texts)}")
             positions += ids.shape[1]
-            _add(work, linears, ids, sums, generator)
+            _add(work, linears, ids, scales, sums, generator)
     worst = torch.finfo(torch.float32).max
     return {
         name: {fmt: value / positions if math.isfinite(value) else worst for fmt, value in by.items()}
@@ -65,14 +67,20 @@ def measure(
     }
 
 
-def _spread(sequences: list[torch.Tensor]) -> list[torch.Tensor]:
-    count = max(1, min(len(sequences), TOKENS // LENGTH))
+def spread(sequences: list[torch.Tensor], tokens: int = TOKENS) -> list[torch.Tensor]:
+    """The beginnings, [1, T] each with T at most ``LENGTH``, of about so many tokens' sequences from all of them."""
+    count = max(1, min(len(sequences), tokens // LENGTH))
     step = len(sequences) / count
     return [sequences[int(number * step)][:, :LENGTH] for number in range(count)]
 
 
 def _add(
-    model: PreTrainedModel, linears: dict[str, nn.Linear], ids: torch.Tensor, sums: Costs, generator: torch.Generator
+    model: PreTrainedModel,
+    linears: dict[str, nn.Linear],
+    ids: torch.Tensor,
+    scales: dict[tuple[str, str], torch.Tensor],
+    sums: Costs,
+    generator: torch.Generator,
 ) -> None:
     """Add half the squared change of each position, summed, for one sequence."""
     handles = []
@@ -81,7 +89,7 @@ def _add(
         # Something in the graph has to want a gradient, and weights must not: theirs would take the model's size.
         handles.append(start.register_forward_hook(lambda module, args, out: out.detach().requires_grad_()))
         for name, module in linears.items():
-            handles.append(module.register_forward_hook(partial(_kept, sums[name])))
+            handles.append(module.register_forward_hook(partial(_kept, name, scales, sums[name])))
         try:
             logits = model(ids, use_cache=False).logits[0].float()
         finally:
@@ -94,7 +102,14 @@ def _add(
         logits.log_softmax(-1).gather(1, drawn).sum().backward()
 
 
-def _kept(sums: dict[str, float], module: nn.Module, args: tuple[Any, ...], out: torch.Tensor) -> None:
+def _kept(
+    name: str,
+    scales: dict[tuple[str, str], torch.Tensor],
+    sums: dict[str, float],
+    module: nn.Module,
+    args: tuple[Any, ...],
+    out: torch.Tensor,
+) -> None:
     """Keep a layer's input until the gradient of its output is there."""
     entering = args[0].detach().reshape(-1, args[0].shape[-1])
 
@@ -105,7 +120,7 @@ def _kept(sums: dict[str, float], module: nn.Module, args: tuple[Any, ...], out:
             # sum over outputs of g (W' - W) x, one number a token
             through = gradient @ weight
             for fmt in sums:
-                rounded = formats.rounded_nearest(weight, fmt).dequantized()
+                rounded = nearest(weight, scales[name, fmt], formats.LIMITS[fmt]).dequantized()
                 change = ((gradient @ rounded - through) * entering).sum(-1)
                 sums[fmt] += 0.5 * float(change.square().sum())
 
@@ -113,13 +128,19 @@ def _kept(sums: dict[str, float], module: nn.Module, args: tuple[Any, ...], out:
         out.register_hook(on_gradient)
 
 
-def of_embedding(model: PreTrainedModel, sequences: list[torch.Tensor], wanted: tuple[str, ...]) -> dict[str, float]:
-    """Format of the input embedding to what rounding it alone costs, mean KL in nats, measured by running the model."""
-    texts = _spread(sequences)[::3] or _spread(sequences)
+def of_embedding(
+    model: PreTrainedModel, sequences: list[torch.Tensor], wanted: tuple[str, ...], often: torch.Tensor | None = None
+) -> dict[str, float]:
+    """Format of the input embedding to what rounding it alone costs, mean KL in nats, measured by running the model.
+
+    Args:
+        often: as for ``formats.quantize_embedding``.
+    """
+    texts = spread(sequences)[::3]
     costs = {}
     for fmt in wanted:
         work, _ = unfold(model)
-        formats.quantize_embedding(work, fmt)
+        formats.quantize_embedding(work, fmt, often)
         total, positions = 0.0, 0
         with torch.no_grad(), calibrating(work):
             for ids in texts:

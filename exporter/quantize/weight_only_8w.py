@@ -31,7 +31,7 @@ class _EightBitWeights:
                 module.weight = formats.parameter(rounded, "int8", dynamic=False)
         layers = [LayerFormat(name=name, format="int8", algorithm="rounded") for name in linears]
         chosen = Assignment(dict.fromkeys(linears, "int8"), request.embedding, 0)
-        return described(work, chosen, layers, request, self.title, None, unfolded=notes)
+        return described(work, chosen, layers, self.title, None, unfolded=notes)
 
 
 RECIPE = _EightBitWeights()

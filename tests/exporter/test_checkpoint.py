@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,19 @@ def test_a_bad_generation_config_is_refused_or_harmless(change: dict[str, Any], 
         assert checkpoint.inspect(directory, REF).eos_ids == (2,)
     except InvalidModelDirectory as error:
         assert "generation_config.json" in error.what
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama-untied"])
+def test_a_changed_model_gets_its_values_again(_models: Callable[..., Path], kind: str) -> None:
+    ckpt = checkpoint.inspect(_models(kind), REF)
+    model = checkpoint.load_model(ckpt)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    changed: Any = model.get_input_embeddings()
+    changed.weight = torch.nn.Parameter(changed.weight + 1.0)
+    checkpoint.restore(model, ckpt)
+    assert {
+        name: torch.equal(parameter, before[name]) for name, parameter in model.named_parameters()
+    } == dict.fromkeys(before, True)
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied == (kind == "llama")
+    assert not any(parameter.requires_grad for parameter in model.parameters())

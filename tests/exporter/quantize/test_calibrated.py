@@ -42,7 +42,8 @@ def test_8da4w_costs_a_fraction_of_plain_rounding_at_no_more_bytes(sample: Subje
     detail = made.detail
     assert detail is not None
     assert detail.calibration == sample.text.used
-    assert {layer.name for layer in detail.layers} >= {EMBEDDING, "lm_head"}
+    names = {layer.name for layer in detail.layers}
+    assert EMBEDDING in names and any(name.startswith("lm_head") for name in names)
     assert detail.parameters["int4"] > 0
 
 
