@@ -29,7 +29,7 @@ _AIM = 0.93
 """Of the quality budget: what the next assignment is predicted to cost."""
 MOST_EAGER = 0.97
 """Of the quality budget, at most, in the eager model: the written file sums in another order, which flips roundings of
-activations (1 % of the cost on SmolLM2-135M)."""
+activations. On SmolLM2-135M the two differ by 12 % of the cost from each other, and by 2 % in what they cost."""
 _NEAR = 0.85
 """Of the quality budget: an assignment that uses this much of it is not made smaller any more."""
 _SENSITIVITY = 0.1
