@@ -91,30 +91,61 @@ def rotated(model: PreTrainedModel, request: Request, ids: torch.Tensor) -> Iter
 
 
 def factors(width: int) -> list[torch.Tensor]:
-    """Orthogonal matrices whose Kronecker product is the rotation [width, width]: Hadamard's as far as two divides it.
+    """Orthogonal matrices whose Kronecker product is the rotation [width, width]: Hadamard's wherever there are some.
 
-    What is left is a seeded random orthogonal matrix. The sign of each row is random too, or hidden states that are
-    all alike would become a single large channel.
+    All entries of a Hadamard matrix have one size, so that it spreads a channel most evenly. Those of two's powers are
+    Sylvester's; a prime p of the width makes, with 4 from its twos, one of Paley's first construction where 4 p - 1 is
+    prime too, and a seeded random orthogonal matrix where not. The sign of each row is random, or hidden states that
+    are all alike would become a single large channel.
     """
     generator = torch.Generator().manual_seed(_SEED)
-    odd = width
+    odd, found = width, list[torch.Tensor]()
     while odd % 2 == 0:
         odd //= 2
-    sizes = [] if odd == 1 else [odd]
-    left = width // odd
-    while left > 1:
-        sizes.append(min(left, _LARGEST_FACTOR))
-        left //= sizes[-1]
-    found = []
-    for size in sizes:
-        made = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))[0]
-        if size & (size - 1) == 0:
-            made = torch.ones(1, 1, dtype=torch.float64)
-            while len(made) < size:
-                made = torch.kron(made, torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64))
-            made = made / math.sqrt(size)
-        found.append((made * (torch.randint(2, (size, 1), generator=generator) * 2 - 1)).float())
-    return found or [torch.ones(1, 1)]
+    twos = width // odd
+    for prime in _primes(odd):
+        if twos % 4 == 0 and _primes(4 * prime - 1) == [4 * prime - 1]:
+            twos //= 4
+            found.append(_paley(4 * prime - 1) / math.sqrt(4 * prime))
+        else:
+            random = torch.randn(prime, prime, generator=generator, dtype=torch.float64)
+            found.append(torch.linalg.qr(random)[0])
+    while twos > 1:
+        size = min(twos, _LARGEST_FACTOR)
+        twos //= size
+        found.append(_sylvester(size) / math.sqrt(size))
+    signs = [torch.randint(2, (len(factor), 1), generator=generator) * 2.0 - 1.0 for factor in found]
+    return [(factor * sign).float().contiguous() for factor, sign in zip(found, signs, strict=True)]
+
+
+def _primes(number: int) -> list[int]:
+    """Prime factors, the smallest first."""
+    found, prime = list[int](), 2
+    while prime * prime <= number:
+        while number % prime == 0:
+            found.append(prime)
+            number //= prime
+        prime += 1
+    return [*found, number] if number > 1 else found
+
+
+def _sylvester(size: int) -> torch.Tensor:
+    """The Hadamard matrix of a power of two."""
+    made = torch.ones(1, 1, dtype=torch.float64)
+    while len(made) < size:
+        made = torch.kron(made, torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64))
+    return made
+
+
+def _paley(q: int) -> torch.Tensor:
+    """A Hadamard matrix of order q + 1, for a prime q that leaves 3 when divided by 4 (Paley, 1933)."""
+    squares = {number * number % q for number in range(1, q)}
+    character = torch.tensor([0.0] + [1.0 if number in squares else -1.0 for number in range(1, q)]).double()
+    places = torch.arange(q)
+    made = torch.ones(q + 1, q + 1, dtype=torch.float64)
+    made[1:, 0] = -1.0
+    made[1:, 1:] = character[(places.unsqueeze(0) - places.unsqueeze(1)) % q] + torch.eye(q, dtype=torch.float64)
+    return made
 
 
 def turn(rows: torch.Tensor, by: list[torch.Tensor]) -> torch.Tensor:
