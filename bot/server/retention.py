@@ -161,10 +161,11 @@ class Retention:
                 free = connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0
                 if free == 0 or connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() != 2:
                     break
-                # One page a step (https://www.sqlite.org/pragma.html#pragma_incremental_vacuum), each a row without
-                # columns, which SQLAlchemy does not step through.
+                # One page a step (https://www.sqlite.org/pragma.html#pragma_incremental_vacuum), and Python's module
+                # takes one step of a statement without columns, whatever number it asks for.
                 driver: Any = connection.connection.driver_connection
-                driver.execute(f"PRAGMA incremental_vacuum({BATCH_PAGES})").fetchall()
+                for _ in range(min(free, BATCH_PAGES)):
+                    driver.execute("PRAGMA incremental_vacuum(1)")
             self._ended.wait(PAUSE_SECONDS)
         return max(0, before - self._file_bytes())
 

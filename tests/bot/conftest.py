@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from bot import githubapi
 from bot.localhub.testing import RunningHub, running_hub
 from tests.bot.hubs import Repository, repository
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses_at_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one wants a second between writes; ours does not."""
+    monkeypatch.setattr(githubapi, "PAUSE_SECONDS", None)
+    monkeypatch.setattr(githubapi, "WRITE_PAUSE_SECONDS", None)
 
 
 @pytest.fixture(scope="module")

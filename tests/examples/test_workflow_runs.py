@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
+from bot import githubapi
 from bot.localhub.testing import RunningHub
 from tests.bot.action.steps import Bench, Result
 from tests.bot.issuer import Issuer, running_issuer
@@ -42,8 +43,12 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, github: RunningGitHub, hub: RunningHub, model: Path) -> Bench:
+def bench(
+    tmp_path: Path, github: RunningGitHub, hub: RunningHub, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
     """A private repository with the model in a folder, and its checkout."""
+    for name in ("PAUSE_SECONDS", "WRITE_PAUSE_SECONDS"):
+        monkeypatch.setattr(githubapi, name, None)
     github.clear()
     github.create_user("octo")
     repo = github.create_repo("octo", f"work-{next(_NUMBERS)}", private=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import dbos
 import pytest
 from huggingface_hub import HfApi
 
@@ -32,6 +35,9 @@ def start(
     monkeypatch.setattr(engine, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(engine, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(running, "WATCH_SECONDS", 0.05)
+    # When it ends, dbos looks once a second for what still runs, the first time after a second.
+    often = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.02)))
+    monkeypatch.setattr(dbos._dbos, "time", often)
     with ExitStack() as stack:
 
         def begin(url: str = f"sqlite:///{tmp_path / 'ptebot.sqlite'}", **given: Any) -> Place:
