@@ -228,13 +228,13 @@ def _bisect(job: Job, lowered: lower.Lowered, path: Path) -> str:
 
 def _tied_note(job: Job, size_bytes: int | None) -> list[str]:
     model = job.module.model
-    output = model.get_output_embeddings()
-    if size_bytes is None or output is None or job.detail is not None:
+    table = getattr(model.get_input_embeddings(), "weight", None)  # one in parts has none
+    if size_bytes is None or table is None or job.detail is not None:
         return []
-    table = cast(torch.Tensor, model.get_input_embeddings().weight)
+    output = getattr(model.get_output_embeddings(), "weight", None)
     once = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     table_bytes = table.nbytes
-    if output.weight is table and size_bytes >= once + 0.9 * table_bytes:
+    if output is table and size_bytes >= once + 0.9 * table_bytes:
         return [
             f"the tied embedding is stored twice ({table_bytes / 1e6:,.1f} MB more): the delegate keeps its own copy "
             "for the output layer"

@@ -126,7 +126,7 @@ def test_a_rehearsal_that_was_not_asked_for_is_not_made(
     assert report.cells[0].reason == "RuntimeError: lowered"
 
 
-@pytest.mark.parametrize(("backend", "precision"), [("portable", "fp32"), ("openvino", "fp32")])
+@pytest.mark.parametrize(("backend", "precision"), [("portable", "fp32"), ("openvino", "fp32"), ("xnnpack", "8da4w")])
 def test_a_rehearsal_of_what_works_finds_nothing(backend: str, precision: str, model_copy: ModelCopy) -> None:
     ckpt = checkpoint.inspect(model_copy(), ModelRef())
     assert rehearse.chain(ckpt, backends.get(backend), precision, "8w", "stock") is None
