@@ -10,9 +10,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch.export import ExportedProgram
 
 from exporter import bisect, facts, lower, metadata, parity, pte, quality, quantize, runtime, staging
