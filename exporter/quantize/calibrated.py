@@ -1,8 +1,9 @@
 """8da4w, calibrated: int4 weights in groups of 32 with int8 dynamic activations, error-compensated.
 
-The file takes no more bytes than the same by plain rounding. Where the input embedding may be int8, int4 with searched
-scales costs it little (SmolLM2-135M: 0.014 nats for 11 MB), and the bytes that this frees go to the linear layers whose
-rounding costs the most, which get int8 weights.
+The file takes no more bytes than the same by plain rounding. Hidden states are rotated first (``rotate``), the output
+layer is split by token (``vocabulary``), and where the input embedding may be int8, int4 for most of its rows costs
+little: the bytes that this frees go to the layers whose rounding costs the most, which get int8 weights. SmolLM2-135M:
+0.078 nats in 104.8 MB, where plain rounding costs 0.569 in 104.9.
 """
 
 from __future__ import annotations
