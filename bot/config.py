@@ -63,7 +63,7 @@ class Settings(BaseModel):
     max_size: Bytes | None = None
     """Size budget of the precision `auto`: the most bytes of a file; `90MB` for one."""
     embedding: Literal[EMBEDDINGS] | None = None  # type: ignore[valid-type]
-    """The input embedding of quantized files: int8, int4 or as it is."""
+    """The largest format for the input embedding of quantized files: int8, int4 or as it is."""
     cache: Literal[CACHES] | None = None  # type: ignore[valid-type]
     """Values of the KV cache; `int8` where the backend has the op."""
     calibration: Texts | None = None

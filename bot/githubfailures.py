@@ -126,8 +126,10 @@ def limit_seconds(status: int, headers: Mapping[str, Any], said: str) -> float |
 
 
 def _when(wait: float) -> str:
-    moment = time.strftime("%H:%M:%S UTC", time.gmtime(time.time() + wait))
-    return f"in {wait:.0f} seconds, at {moment}" if wait < 86_400 else f"on {time.strftime('%F', time.gmtime())}"
+    end = time.gmtime(time.time() + wait)
+    if wait >= 86_400:
+        return f"on {time.strftime('%F', end)}"
+    return f"in {wait:.0f} seconds, at {time.strftime('%H:%M:%S UTC', end)}"
 
 
 def words(error: GithubException) -> str:

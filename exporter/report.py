@@ -239,7 +239,7 @@ class CalibrationUsed:
     sha256: str
     """Of the token ids of all sequences in order: 8 bytes each, little endian, a -1 after every sequence."""
     sources: dict[str, int]
-    """Where it came from (``generated``, ``docs``, ``code``, ``chat``, a file of the repository) to tokens."""
+    """Where it came from (``generated``, ``docs``, ``code``, or a file that the owner named) to tokens."""
     seed: int
 
 

@@ -1,7 +1,7 @@
 """Weight files of a model directory, by their headers only.
 
 Goes in: the directory's files. Comes out: name, dtype, shape and file of every tensor, checked against the
-files' sizes; or the refusal that says what is there instead. No tensor's data is read.
+files' sizes; or the refusal that says what is there instead. Data is read only by who indexes ``slices``.
 Stage 3 of the way of one request. Format: https://huggingface.co/docs/safetensors/index#format
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
@@ -32,6 +34,9 @@ LARGEST_INDEX = 64 << 20
 MOST_TENSORS = 200_000
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Dtypes that weights may have: the format's name, torch's name."""
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_MAPPED = 64 << 20
+"""Bytes of a file that are read through one mapping of it."""
 
 _LFS_POINTER = b"version https://git-lfs"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -139,6 +144,52 @@ def headers(paths: Iterable[Path]) -> list[Tensor]:
         raise CorruptWeights("The weights hold no tensor.")
     _refuse_quantized(tensors.values())
     return list(tensors.values())
+
+
+class _File:
+    """One file, mapped anew from time to time: pages count as ours from when they are read until it is let go of."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read = path, 0
+        self._reader = safe_open(path, "pt")
+
+    def names(self) -> list[str]:
+        return list(self._reader.keys())
+
+    def slice(self, name: str) -> Any:
+        view = self._reader.get_slice(name)
+        if view.get_dtype() != "F32":  # those are used as they are mapped
+            if self._read > _MAPPED:
+                self._read, self._reader = 0, safe_open(self._path, "pt")
+                view = self._reader.get_slice(name)
+            self._read += prod(view.get_shape()) * _BYTES.get(view.get_dtype(), 8)
+        return view
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A tensor that is read when it is indexed."""
+
+    _file: _File
+    _name: str
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._file.slice(self._name)[index]
+
+    def get_dtype(self) -> str:
+        dtype: str = self._file.slice(self._name).get_dtype()
+        return dtype
+
+    def get_shape(self) -> list[int]:
+        shape: list[int] = self._file.slice(self._name).get_shape()
+        return shape
+
+
+def slices(path: Path) -> dict[str, Slice]:
+    """Name to tensor of a file whose headers are checked. Whoever converts them one after the other has at most 64 MB
+    of its pages and one tensor in memory beside what they become."""
+    file = _File(path)
+    return {name: Slice(file, name) for name in file.names()}
 
 
 def _check_length(path: Path) -> None:

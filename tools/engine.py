@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock
+
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".cache" / "engine"
 PACKAGES = {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables", "mmdebstrap": "mmdebstrap"}
@@ -120,8 +122,10 @@ def install() -> None:
     if shutil.which("apt-get") is None:
         raise NoEngine(f"Missing: {', '.join(missing)}. Install them, or start a Docker engine.")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
-        subprocess.run(["apt-get", "-qq", *command], check=True, stdout=sys.stderr, env=environment)
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    with FileLock(Path(tempfile.gettempdir()) / "ptebot-tests-apt.lock"):  # as tools.postgres: apt has one at a time
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
+            subprocess.run([*apt, *command], check=True, stdout=sys.stderr, env=environment)
 
 
 def _start() -> Engine:

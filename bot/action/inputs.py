@@ -225,7 +225,7 @@ INPUTS: tuple[Input, ...] = (
     ),
     Input(
         name="embedding",
-        description="The input embedding of quantized files: 8-bit, 4-bit or as it is.",
+        description="The largest format for the input embedding of quantized files: 8-bit, 4-bit or as it is.",
         allowed=f"{', '.join(EMBEDDINGS[:-1])} or {EMBEDDINGS[-1]}; empty: what the configuration says, else 8w",
         parse=values.choice(*EMBEDDINGS),
     ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.commands.options import F, output_options
+from bot.commands.options import F, endpoint_option, output_options
 from bot.console import Console
 
 if TYPE_CHECKING:
@@ -29,16 +29,6 @@ def command() -> None:
 
     They belong to the account whose token is in HF_TOKEN, or that of `hf auth login`. Each takes --json.
     """
-
-
-def _endpoint_option(function: F) -> F:
-    return click.option(
-        "--endpoint",
-        metavar="URL",
-        envvar="HF_ENDPOINT",
-        show_envvar=True,
-        help="The Hub's address.  [default: https://huggingface.co]",
-    )(function)
 
 
 def _url_option(function: F) -> F:
@@ -72,7 +62,7 @@ def _url_option(function: F) -> F:
     help="With --serverless: a setting of the server for the Jobs, such as PTEBOT_BACKENDS=xnnpack; may be repeated.",
 )
 @click.option("--test", is_flag=True, help="Ask the server for its health first; without an answer nothing is changed.")
-@_endpoint_option
+@endpoint_option
 @output_options
 @click.pass_obj
 def install(
@@ -151,7 +141,7 @@ def _tell_installed(console: Console, done: Installed) -> None:
 
 
 @command.command("list", short_help="Every webhook of the account.")
-@_endpoint_option
+@endpoint_option
 @output_options
 @click.pass_obj
 def show(console: Console, endpoint: str | None) -> None:
@@ -181,7 +171,7 @@ def show(console: Console, endpoint: str | None) -> None:
 @command.command(short_help="Switch a disabled or suspended webhook on again.")
 @click.argument("webhook", metavar="[ID]", required=False)
 @_url_option
-@_endpoint_option
+@endpoint_option
 @output_options
 @click.pass_obj
 def enable(console: Console, webhook: str | None, url: str | None, endpoint: str | None) -> None:
@@ -196,7 +186,7 @@ def enable(console: Console, webhook: str | None, url: str | None, endpoint: str
 @command.command(short_help="Delete a webhook.")
 @click.argument("webhook", metavar="[ID]", required=False)
 @_url_option
-@_endpoint_option
+@endpoint_option
 @output_options
 @click.pass_obj
 def remove(console: Console, webhook: str | None, url: str | None, endpoint: str | None) -> None:

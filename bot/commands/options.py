@@ -111,18 +111,21 @@ def output_options(function: F) -> F:
     return function
 
 
-def hub_options(function: F) -> F:
-    """Where the Hub is and which revision is meant."""
-    function = click.option(
+def endpoint_option(function: F) -> F:
+    """Where the Hub is."""
+    return click.option(
         "--endpoint",
         metavar="URL",
         envvar="HF_ENDPOINT",
         show_envvar=True,
         help="The Hub's address.  [default: https://huggingface.co]",
     )(function)
-    return click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.  [default: main]")(
-        function
-    )
+
+
+def hub_options(function: F) -> F:
+    """Where the Hub is and which revision is meant."""
+    revision = click.option("--revision", metavar="REV", help="Branch, tag or commit on the Hub.  [default: main]")
+    return revision(endpoint_option(function))
 
 
 def _choices(*, defaults: bool) -> tuple[Callable[[F], F], ...]:
@@ -160,7 +163,7 @@ def _choices(*, defaults: bool) -> tuple[Callable[[F], F], ...]:
         click.option(
             "--embedding",
             type=click.Choice(EMBEDDINGS),
-            help="The input embedding of quantized files: int8, int4 or as it is.",
+            help="The largest format for the input embedding of quantized files: int8, int4 or as it is.",
             **default("8w"),
         ),
         click.option(

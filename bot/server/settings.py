@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     max_size: FileBytes | None = None
     """As max_kl: the most bytes of a file."""
     embedding: Literal[EMBEDDINGS] | None = None  # type: ignore[valid-type]
-    """As backends: the input embedding of quantized files."""
+    """As backends: the largest format for the input embedding of quantized files."""
     cache: Literal[CACHES] | None = None  # type: ignore[valid-type]
     """As backends: values of the KV cache."""
     max_seq_len: int | None = Field(None, ge=1)

@@ -33,8 +33,8 @@ EXPLAINED = f"""\
 - `precision`: one or more of {", ".join(f"`{name}`" for name in PRECISIONS)}, separated by commas
 - `max-kl`, `max-size`: the budget of the precision `{choices.AUTO}`: the largest mean KL in nats, such as `0.05`, or \
 the most bytes of a file, such as `90MB`
-- `embedding`: the input embedding of quantized files, {", ".join(f"`{name}`" for name in EMBEDDINGS[:-1])} or \
-`{EMBEDDINGS[-1]}`
+- `embedding`: the largest format for the input embedding of quantized files, \
+{", ".join(f"`{name}`" for name in EMBEDDINGS[:-1])} or `{EMBEDDINGS[-1]}`
 - `cache`: values of the KV cache, {" or ".join(f"`{name}`" for name in CACHES)}
 - `calibration`: text files that say what the model is used for, by their paths in the model's folder, separated by \
 commas

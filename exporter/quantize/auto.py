@@ -65,8 +65,10 @@ class _Search:
 
 
 def _words(assignment: Assignment) -> str:
+    parts = sum(".parts." in name for name in assignment.linears)
+    counted = f" (the output layer counts as {parts})" if parts else ""
     raised = f"{len(assignment.in_int8)} of {len(assignment.linears)} linear layers in int8"
-    return f"{raised}, embedding {assignment.embedding}"
+    return f"{raised}{counted}, embedding {assignment.embedding}"
 
 
 class _Auto:
@@ -84,11 +86,16 @@ class _Auto:
             return rehearsed(model, request, smaller=True)
         text = request.calibration()
         with rotate.rotated(model, request, text.sequences[0]) as turned:
-            tokens = vocabulary.look(turned.model, text.sequences)
-            base = vocabulary.split(turned.model, tokens)
-            ladder = measured(base, text, tokens, request, _SENSITIVITY)
-            search = _Search(turned, base, tokens.often, text, request, ladder)
-            return _fitted(search) if request.max_kl is None else _faithful(search)
+            # Nothing of it is in memory any more when the model gets its values again.
+            return _of(turned, text, request)
+
+
+def _of(turned: rotate.Turned, text: Calibration, request: Request) -> Quantized:
+    tokens = vocabulary.look(turned.model, text.sequences)
+    base = vocabulary.split(turned.model, tokens, spend=turned.in_place)
+    ladder = measured(base, text, tokens, request, _SENSITIVITY)
+    search = _Search(turned, base, tokens.often, text, request, ladder)
+    return _fitted(search) if request.max_kl is None else _faithful(search)
 
 
 def _fitted(search: _Search) -> Quantized:
@@ -152,7 +159,7 @@ def _calibrated(search: _Search, chosen: Assignment, attempt: int) -> Quantized:
 
 
 def _made(search: _Search, chosen: Assignment, share: tuple[float, float]) -> Quantized:
-    model, formats = vocabulary.together(search.turned.model, search.base, chosen)
+    model, formats = vocabulary.together(search.base, chosen)
     title = search.turned.title(TITLE)
     return finish(model, formats, search.text, search.request, title, often=search.often, share=share)
 
@@ -160,8 +167,8 @@ def _made(search: _Search, chosen: Assignment, share: tuple[float, float]) -> Qu
 def _too_small(ladder: Ladder, request: Request) -> str:
     assert request.max_size is not None  # noqa: S101 (something is too small for it)
     return (
-        f"No assignment fits into {request.max_size / 1e6:,.1f} MB: the smallest, everything in int4, takes about "
-        f"{ladder.rung(0).size_bytes / 1e6:,.1f} MB."
+        f"No assignment fits into {request.max_size:,} bytes: the smallest, everything in int4, takes about "
+        f"{ladder.rung(0).size_bytes:,}."
     )
 
 

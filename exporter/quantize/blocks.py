@@ -8,6 +8,7 @@ them, and linear layers are put in order by watching one call.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -81,12 +82,23 @@ class Walk:
         """What enters the layer that is next, for each sequence."""
         for ids in sequences:
             seen: dict[int, tuple[torch.Tensor, _Call]] = {}
-            with self._replaced(self._recorder(seen)):
+            with self._replaced(self._recorder(seen)), suppress(_Enough):
                 self.model(ids, use_cache=False)
             if len(seen) != len(self.layers):
                 raise UnknownStructure("not every decoder layer is called")
             self.hidden.append(seen[0][0])
             self._calls.append([seen[number][1] for number in range(len(self.layers))])
+
+    def beside(self, model: PreTrainedModel) -> Walk:
+        """A walk at the same place through a copy of the model; what was recorded is in memory once.
+
+        Args:
+            model: one that computes the same up to here.
+        """
+        other = copy.copy(self)
+        other.model, other.hidden = model, list(self.hidden)
+        other.prefix, other.layers = decoder_layers(model)
+        return other
 
     def _recorder(self, seen: dict[int, tuple[torch.Tensor, _Call]]) -> Callable[[int, Any], Any]:
         def forward_of(number: int, original: Any) -> Any:
@@ -97,6 +109,8 @@ class Walk:
                 seen[number] = (entering, _Call(args=() if named else args[1:], kwargs=rest))
                 if number == 0 and not self._calls:
                     self._tuple = isinstance(original(*args, **kwargs), tuple)
+                if len(seen) == len(self.layers):
+                    raise _Enough  # what comes after them, the output layer above all, is not looked at here
                 return self._shaped(entering)
 
             return forward

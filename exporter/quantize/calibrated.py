@@ -52,12 +52,17 @@ class _Calibrated:
             return rehearsed(model, request, smaller=True)
         text = request.calibration()
         with rotate.rotated(model, request, text.sequences[0]) as turned:
-            tokens = vocabulary.look(turned.model, text.sequences)
-            base = vocabulary.split(turned.model, tokens)
-            chosen = at_no_more_bytes(measured(base, text, tokens, request, _SHARE_SENSITIVITY))
-            whole, chosen = vocabulary.together(turned.model, base, chosen)
-            share = (_SHARE_SENSITIVITY, 1.0)
-            return finish(whole, chosen, text, request, turned.title(TITLE), often=tokens.often, share=share)
+            # Nothing of it is in memory any more when the model gets its values again.
+            return _of(turned, text, request)
+
+
+def _of(turned: rotate.Turned, text: Calibration, request: Request) -> Quantized:
+    tokens = vocabulary.look(turned.model, text.sequences)
+    base = vocabulary.split(turned.model, tokens, spend=turned.in_place)
+    chosen = at_no_more_bytes(measured(base, text, tokens, request, _SHARE_SENSITIVITY))
+    whole, chosen = vocabulary.together(base, chosen)
+    title, share = turned.title(TITLE), (_SHARE_SENSITIVITY, 1.0)
+    return finish(whole, chosen, text, request, title, often=tokens.often, share=share, spend=turned.in_place)
 
 
 def at_no_more_bytes(ladder: Ladder) -> Assignment:
@@ -98,23 +103,28 @@ def finish(
     dynamic: bool = True,
     often: torch.Tensor | None = None,
     share: tuple[float, float] = (0.0, 1.0),
+    spend: bool = False,
 ) -> Quantized:
     """Calibrate one assignment, and say what was done.
 
     Args:
         often: as for ``formats.quantize_embedding``.
         share: the part of the recipe's progress that this is, from and to.
+        spend: whether ``model`` may lose its weights.
     """
     first, last = share
 
     def progress(fraction: float, message: str) -> None:
         request.progress(first + (last - first) * fraction, message)
 
+    embed = partial(formats.quantize_embedding, fmt=chosen.embedding, often=often) if spend else None
     try:
-        done = calibrate.Calibration(model, chosen.linears, dynamic=dynamic, progress=progress).run(text.sequences)
+        run = calibrate.Calibration(model, chosen.linears, dynamic=dynamic, progress=progress, spend=embed).run
+        done = run(text.sequences)
     except UnknownStructure as error:
         done = _not_calibrated(model, chosen, str(error), dynamic=dynamic)
-    return described(done.model, chosen, done.layers, title, text, often=often, unfolded=done.notes)
+    had = done.embedding
+    return described(done.model, chosen, done.layers, title, text, often=often, unfolded=done.notes, embedding=had)
 
 
 def _not_calibrated(model: PreTrainedModel, chosen: Assignment, reason: str, *, dynamic: bool) -> Calibrated:
@@ -139,10 +149,16 @@ def described(
     *,
     often: torch.Tensor | None = None,
     unfolded: Sequence[str] = (),
+    embedding: str | None = None,
 ) -> Quantized:
-    """The last steps that recipes share: the embedding, experts packed, and the report's rows."""
+    """The last steps that recipes share: the embedding, experts packed, and the report's rows.
+
+    Args:
+        embedding: the format that it has already; None: it gets that of ``chosen``.
+    """
     parameters_before = sum(p.numel() for p in work.parameters())
-    embedding = formats.quantize_embedding(work, chosen.embedding, often)
+    if embedding is None:
+        embedding = formats.quantize_embedding(work, chosen.embedding, often)
     moe.pack(work)
     settle(work)
     larger = formats.EMBEDDINGS[chosen.embedding] == "int4" and formats.EMBEDDINGS[embedding] == "int8"

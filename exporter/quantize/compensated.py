@@ -22,8 +22,10 @@ DAMPING = 0.01
 """Added to H's diagonal, times its mean; the value of the paper."""
 _BLOCK = 64
 """Columns whose updates are kept back and applied to the rest at once; any number gives the same result."""
-_ROWS = 8192
-"""Rows that are rounded together, so that an output layer of 150,000 rows needs no copies of itself."""
+ROWS = 8192
+"""Rows that are worked on together, so that an output layer of 150,000 rows needs no copies of itself."""
+_ELEMENTS = 2**19
+"""That are looked at together, where each element is: few enough for a processor's cache."""
 _FRACTIONS = tuple(0.60 + 0.025 * step for step in range(19))
 """Scales that are tried, as fractions of the one at which the largest weight is just kept."""
 _SPANS = tuple(0.80 + 0.025 * step for step in range(9))
@@ -36,6 +38,11 @@ _ZERO = -0.5
 INT8 = (-128, 127)
 _TINY = 1e-8
 """The least scale: a group of zeros must not divide by nothing."""
+
+
+def some_rows(weight: torch.Tensor) -> int:
+    """How many rows of a matrix are looked at together, where each element is."""
+    return max(1, _ELEMENTS // weight.shape[1])
 
 
 class NotInvertible(Exception):
@@ -74,6 +81,10 @@ def int4_scales(weight: torch.Tensor, importance: torch.Tensor | None = None) ->
         weight: [out, in] float32, ``in`` a multiple of 32.
         importance: [in] float32, the mean square of each input; None: all alike.
     """
+    return torch.cat([_searched(rows, importance) for rows in weight.split(some_rows(weight))])
+
+
+def _searched(weight: torch.Tensor, importance: torch.Tensor | None) -> torch.Tensor:
     groups = weight.reshape(weight.shape[0], -1, GROUP_SIZE)
     largest = groups.abs().amax(-1).clamp(min=_TINY) / 7.5
     factor = None if importance is None else importance.reshape(1, -1, GROUP_SIZE)
@@ -94,6 +105,12 @@ def between(weight: torch.Tensor) -> Rounded:
     Args:
         weight: [out, in] float32, ``in`` a multiple of 32.
     """
+    parts = [_between_of(rows) for rows in weight.split(some_rows(weight))]
+    values, scales, zero_points = (torch.cat(same) for same in zip(*parts, strict=True))
+    return Rounded(values=values, scales=scales, zero_points=zero_points)
+
+
+def _between_of(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     groups = weight.reshape(weight.shape[0], -1, GROUP_SIZE)
     low, high = torch.aminmax(groups, dim=-1)
     middle, reach = (low + high) / 2, (high - low).clamp(min=_TINY)
@@ -101,13 +118,15 @@ def between(weight: torch.Tensor) -> Rounded:
     least = torch.full_like(low, torch.inf)
     for fraction in _SPANS:
         scales = reach * (fraction / 15)
-        error = _between(groups, scales, middle)[1]
+        error = _errors_between(groups, scales, middle)[1]
         best, least = torch.where(error < least, scales, best), torch.minimum(error, least)
-    values, _ = _between(groups, best, middle)
-    return Rounded(values=values.reshape(weight.shape).to(torch.int8), scales=best, zero_points=_ZERO - middle / best)
+    values, _ = _errors_between(groups, best, middle)
+    return values.reshape(weight.shape).to(torch.int8), best, _ZERO - middle / best
 
 
-def _between(groups: torch.Tensor, scales: torch.Tensor, middle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _errors_between(
+    groups: torch.Tensor, scales: torch.Tensor, middle: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     steps, centre = scales.unsqueeze(-1), middle.unsqueeze(-1)
     values = ((groups - centre) / steps + _ZERO).round_().clamp_(*INT4)
     return values, ((values - _ZERO) * steps + centre - groups).square_().sum(-1)
@@ -120,9 +139,13 @@ def int8_scales(weight: torch.Tensor) -> torch.Tensor:
 
 def nearest(weight: torch.Tensor, scales: torch.Tensor, limits: tuple[int, int]) -> Rounded:
     """Rounding to the nearest, without compensation."""
-    out, groups = scales.shape
-    values = (weight.reshape(out, groups, -1) / scales.unsqueeze(-1)).round_().clamp_(*limits)
-    return Rounded(values=values.reshape(weight.shape).to(torch.int8), scales=scales)
+    values = torch.empty(weight.shape, dtype=torch.int8)
+    step = some_rows(weight)
+    for first in range(0, len(weight), step):
+        rows = slice(first, first + step)
+        steps = (weight[rows].unflatten(1, (scales.shape[1], -1)) / scales[rows].unsqueeze(-1)).round_()
+        values[rows] = steps.clamp_(*limits).flatten(1)
+    return Rounded(values=values, scales=scales)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +174,15 @@ def order(moments: torch.Tensor, damping: float = DAMPING) -> Order:
         raise NotInvertible("its inputs are all zero")
     permutation = torch.argsort(importance, descending=True, stable=True)
     for extra in (damping, 10 * damping):
-        damped = moments[permutation][:, permutation]
+        damped = moments[permutation.unsqueeze(1), permutation]
         damped.diagonal().add_(extra * mean)
         lower, failed = torch.linalg.cholesky_ex(damped)
+        del damped  # with 10,000 inputs each of these matrices takes 400 MB
         if failed == 0:
-            factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            inverse = torch.cholesky_inverse(lower)
+            del lower
+            factor, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+            del inverse
             if failed == 0 and bool(torch.isfinite(factor).all()):
                 return Order(permutation=permutation, factor=factor, importance=importance)
     raise NotInvertible("the second moments of its inputs are singular")
@@ -164,8 +191,8 @@ def order(moments: torch.Tensor, damping: float = DAMPING) -> Order:
 def compensated(weight: torch.Tensor, scales: torch.Tensor, limits: tuple[int, int], prepared: Order) -> Rounded:
     """Round ``weight`` [out, in] to multiples of ``scales`` [out, groups], each error made good by later columns."""
     values = torch.empty(weight.shape, dtype=torch.int8)
-    for first in range(0, len(weight), _ROWS):
-        rows = slice(first, first + _ROWS)
+    for first in range(0, len(weight), ROWS):
+        rows = slice(first, first + ROWS)
         values[rows] = _columns(weight[rows], scales[rows], limits, prepared)
     return Rounded(values=values, scales=scales)
 
@@ -197,8 +224,9 @@ def refitted(rounded: Rounded, weight: torch.Tensor, moments: torch.Tensor) -> t
     """
     count = rounded.scales.shape[1]
     found = torch.empty_like(rounded.scales)
-    for first in range(0, len(weight), _ROWS // 4):
-        rows = slice(first, first + _ROWS // 4)
+    step = max(1, _ELEMENTS // count**2)
+    for first in range(0, len(weight), step):
+        rows = slice(first, first + step)
         values, given = rounded.values[rows].float(), rounded.scales[rows]
         grouped = values.unflatten(1, (count, GROUP_SIZE))
         products = torch.empty(len(values), count, count)
@@ -234,6 +262,7 @@ def moved(weight: torch.Tensor, moments: torch.Tensor, crossed: torch.Tensor, sh
     lower, failed = torch.linalg.cholesky_ex(damped)
     if failed != 0:
         return weight
+    del damped
     # (C - H) (H + cI)^-1, once for all rows of all layers with these inputs.
     step = torch.cholesky_solve((crossed - moments).T.contiguous(), lower).T
     return torch.addmm(weight, weight, step, alpha=share)

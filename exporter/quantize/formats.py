@@ -6,6 +6,8 @@ Goes in: rounded weights. Comes out: parameters that ``torch.export`` and the ba
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torchao.quantization import IntxUnpackedToInt8Tensor
@@ -104,26 +106,57 @@ def embedding_bytes(rows: int, width: int, fmt: str) -> int:
     return int(rows * width * _BYTES[EMBEDDINGS[fmt]]) + rows * (width // group if group else 1) * size
 
 
+def embedding_format(table: nn.Module, fmt: str) -> str:
+    """What an input embedding gets where ``fmt`` is asked for (``fp32`` where it cannot be quantized)."""
+    if fmt == "fp32" or not isinstance(table, nn.Embedding):
+        return "fp32"
+    if not takes(EMBEDDINGS[fmt], table.embedding_dim):
+        return "8w"
+    splits = type(table) is nn.Embedding and len(table.weight) >= _MET_OFTEN
+    return fmt if splits else fmt.removesuffix(_OFTEN)
+
+
 def quantize_embedding(model: PreTrainedModel, fmt: str, often: torch.Tensor | None = None) -> str:
-    """Round the input embedding of ``model`` in place; gives the format that it got (``fp32`` where it cannot).
+    """Round the input embedding of ``model`` in place; gives the format that it got (``embedding_format``).
 
     Args:
         often: [rows] int64, tokens from the one that is met most often; None: as they are numbered.
     """
     table = model.get_input_embeddings()
-    if fmt == "fp32" or not isinstance(table, nn.Embedding):
-        return "fp32"
-    got = fmt if takes(EMBEDDINGS[fmt], table.embedding_dim) else "8w"
-    if got.endswith(_OFTEN) and type(table) is nn.Embedding and len(table.weight) >= _MET_OFTEN:
+    got = embedding_format(table, fmt)
+    if got == "fp32":
+        return got
+    table = cast(nn.Embedding, table)
+    if got.endswith(_OFTEN):
         order = torch.arange(len(table.weight)) if often is None else often
         parts = SplitEmbedding(table, order, len(order) // _MET_OFTEN)
         _round_table(parts.often, "8w")
         _round_table(parts.rest, got.removesuffix(_OFTEN))
         model.set_input_embeddings(parts)
         return got
-    got = got.removesuffix(_OFTEN)
     _round_table(table, got)
     return got
+
+
+def rows_of_embedding(
+    table: nn.Embedding, rows: torch.Tensor, fmt: str, often: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Some rows [len(rows), width] float32 as ``quantize_embedding`` would make them; ``table`` stays as it was.
+
+    Args:
+        rows: [n] int64.
+        fmt: as ``embedding_format`` gives it.
+        often: as for ``quantize_embedding``.
+    """
+    weight = table.weight.detach()[rows]
+    if fmt == "fp32":
+        return weight
+    found = _rounded_table(weight, fmt.removesuffix(_OFTEN)).dequantized()
+    if fmt.endswith(_OFTEN):
+        order = torch.arange(len(table.weight)) if often is None else often
+        first = torch.isin(rows, order[: len(order) // _MET_OFTEN])
+        found[first] = _rounded_table(weight[first], "8w").dequantized()
+    return found
 
 
 def told(model: PreTrainedModel) -> list[str]:
@@ -139,9 +172,11 @@ def _round_table(table: nn.Embedding, fmt: str) -> None:
     # The fusion into ExecuTorch's own embedding kernels matches embedding(weight, ids) only; padding_idx matters to
     # gradients alone, and a third argument would defeat the match after minutes of lowering.
     table.padding_idx = None
-    weight = table.weight.detach()
-    rounded = between(weight) if fmt == "4w-zp" else rounded_nearest(weight, EMBEDDINGS[fmt])
-    table.weight = parameter(rounded, EMBEDDINGS[fmt], dynamic=False)
+    table.weight = parameter(_rounded_table(table.weight.detach(), fmt), EMBEDDINGS[fmt], dynamic=False)
+
+
+def _rounded_table(weight: torch.Tensor, fmt: str) -> Rounded:
+    return between(weight) if fmt == "4w-zp" else rounded_nearest(weight, EMBEDDINGS[fmt])
 
 
 class SplitEmbedding(nn.Module):

@@ -12,6 +12,7 @@ whole 0.0915 -> 0.0768.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections.abc import Iterator
@@ -25,8 +26,10 @@ from transformers import PreTrainedModel
 
 from exporter.quantize import Request
 from exporter.quantize.blocks import UnknownStructure, Walk, is_norm
+from exporter.quantize.compensated import some_rows
 from exporter.quantize.equalize import divide_norm
 from exporter.quantize.linears import share_copy, untie
+from exporter.quantize.memory import give_back
 
 _LOG = logging.getLogger(__name__)
 TOLERANCE = 1e-3
@@ -53,6 +56,8 @@ class Turned:
 
     model: PreTrainedModel
     rotated: bool
+    in_place: bool = False
+    """Whether it is the given model itself, which gets its values again: what is not needed may be let go of."""
 
     def title(self, words: str) -> str:
         """What was done, for the report."""
@@ -70,6 +75,7 @@ def rotated(model: PreTrainedModel, request: Request, ids: torch.Tensor) -> Iter
         ids: [1, T] int64, tokens to see by that the function is the same.
     """
     ids = ids[:, :_TOKENS]
+    give_back()
     plan = _plan(model, ids)
     if plan is None:
         yield Turned(model=model, rotated=False)
@@ -79,12 +85,15 @@ def rotated(model: PreTrainedModel, request: Request, ids: torch.Tensor) -> Iter
         work = model if request.restore is not None else share_copy(model)
         try:
             _turn(work, plan)
+            give_back()
             difference = (work(ids, use_cache=False).logits - expected).abs().max()
             if bool(difference <= TOLERANCE * expected.std()):
-                yield Turned(model=work, rotated=True)
+                yield Turned(model=work, rotated=True, in_place=work is model)
                 return
         finally:
             if request.restore is not None:
+                gc.collect()  # copies that share its tensors
+                give_back()
                 request.restore(model)
     _LOG.debug("rotated, it computes something else: %s", float(difference))
     yield Turned(model=model, rotated=False)
@@ -97,6 +106,9 @@ def factors(width: int) -> list[torch.Tensor]:
     Sylvester's; a prime p of the width makes, with 4 from its twos, one of Paley's first construction where 4 p - 1 is
     prime too, and a seeded random orthogonal matrix where not. The sign of each row is random, or hidden states that
     are all alike would become a single large channel.
+
+    torchao has some of these matrices too, in a prototype (torchao.prototype.spinquant) that may go with any release,
+    and fails on widths that it has no table for.
     """
     generator = torch.Generator().manual_seed(_SEED)
     odd, found = width, list[torch.Tensor]()
@@ -227,11 +239,11 @@ def _turn(model: PreTrainedModel, plan: _Plan) -> None:
     untie(model)
     table = cast(nn.Embedding, model.get_input_embeddings())
     by = factors(table.embedding_dim)
-    table.weight = _parameter(turn(table.weight, by))
+    table.weight = _turned(table.weight, None, by)
     weights = {norm: _weight(model.get_submodule(norm), table.embedding_dim) for norm in set(plan.readers.values())}
-    for name, norm in plan.readers.items():
+    for name, norm in reversed(plan.readers.items()):  # the largest first, the output layer
         linear, weight = cast(nn.Linear, model.get_submodule(name)), weights[norm]
-        linear.weight = _parameter(turn(linear.weight if weight is None else linear.weight * weight, by))
+        linear.weight = _turned(linear.weight, weight, by)
     for name in plan.writers:
         linear = cast(nn.Linear, model.get_submodule(name))
         linear.weight = _parameter(turn(linear.weight.T, by).T)
@@ -240,6 +252,16 @@ def _turn(model: PreTrainedModel, plan: _Plan) -> None:
     for norm, weight in weights.items():
         if weight is not None:
             divide_norm(model.get_submodule(norm), weight)
+
+
+def _turned(weight: torch.Tensor, scales: torch.Tensor | None, by: list[torch.Tensor]) -> nn.Parameter:
+    """``weight`` [rows, width], its columns times ``scales``, turned; some rows at a time."""
+    found = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    step = some_rows(weight)
+    for first in range(0, len(weight), step):
+        rows = weight.detach()[first : first + step]
+        found[first : first + step] = turn(rows if scales is None else rows * scales, by)
+    return _parameter(found)
 
 
 def _parameter(tensor: torch.Tensor) -> nn.Parameter:

@@ -19,8 +19,10 @@ from transformers import PreTrainedModel
 
 from exporter.quantize import formats
 from exporter.quantize.assignment import Assignment
+from exporter.quantize.compensated import some_rows
 from exporter.quantize.experts import calibrating, linear
 from exporter.quantize.linears import share_copy, untie
+from exporter.quantize.memory import give_back, let_go
 from exporter.quantize.sensitivity import spread
 
 TOKENS = 3072
@@ -37,18 +39,35 @@ class SplitOutput(nn.Module):
     """A linear layer whose rows lie in several ones, in another order; it computes the same.
 
     Args:
-        output: what is split; left as it was.
-        rows: for each part the rows of ``output`` in it, [rows] int64; every row in one of them.
+        weight: [all rows, in], those of the first part first; parts are views of it.
+        bias: [all rows] in the same order.
+        rows: for each part the rows of the whole layer in it, [rows] int64; every row in one of them.
     """
 
-    def __init__(self, output: nn.Linear, rows: Sequence[torch.Tensor]) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, rows: Sequence[torch.Tensor]) -> None:
         super().__init__()
-        bias = output.bias
-        self.parts = nn.ModuleList(
-            linear(output.weight.detach()[some], None if bias is None else bias.detach()[some]) for some in rows
-        )
+        counts = [len(some) for some in rows]
+        biases = [None] * len(counts) if bias is None else bias.split(counts)
+        self.parts = nn.ModuleList(linear(*both) for both in zip(weight.split(counts), biases, strict=True))
         self.place: torch.Tensor
         self.register_buffer("place", torch.argsort(torch.cat(list(rows))).to(torch.int32))
+
+    @classmethod
+    def of(cls, output: nn.Linear, rows: Sequence[torch.Tensor]) -> SplitOutput:
+        """``output`` split; it is left as it was."""
+        order, bias = torch.cat(list(rows)), output.bias
+        return cls(output.weight.detach()[order], None if bias is None else bias.detach()[order], rows)
+
+    def again(self, rows: Sequence[torch.Tensor]) -> SplitOutput:
+        """The same layer in other parts, over the same memory where its rows are to lie as they do."""
+        weights = [cast(nn.Linear, part).weight.detach() for part in self.parts]
+        biases = [cast(nn.Linear, part).bias for part in self.parts]
+        bias = None if biases[0] is None else torch.cat([some.detach() for some in biases])
+        order = torch.cat(list(rows))
+        if not torch.equal(torch.argsort(order), self.place.long()):
+            taken = self.place.long()[order]
+            return SplitOutput(torch.cat(weights)[taken], None if bias is None else bias[taken], rows)
+        return SplitOutput(_whole(weights), bias, rows)
 
     @property
     def rows(self) -> list[torch.Tensor]:
@@ -90,6 +109,7 @@ def look(model: PreTrainedModel, sequences: list[torch.Tensor]) -> Tokens:
         with torch.no_grad(), calibrating(model):
             for ids in spread(sequences, TOKENS):
                 entered.clear()
+                give_back()
                 logits = model(ids, use_cache=False).logits[0].float()
                 if not bool(torch.isfinite(logits).all()):
                     continue  # calibration tells which layer's inputs are not finite
@@ -100,6 +120,7 @@ def look(model: PreTrainedModel, sequences: list[torch.Tensor]) -> Tokens:
                 positions += ids.shape[1]
     finally:
         handle.remove()
+    give_back()
     if said is not None:
         read[: len(said)] += said[: len(read)]
     for ids in sequences:
@@ -114,8 +135,12 @@ def _sum(so_far: torch.Tensor | None, more: torch.Tensor) -> torch.Tensor:
     return more if so_far is None else so_far.add_(more)
 
 
-def split(model: PreTrainedModel, tokens: Tokens) -> PreTrainedModel:
-    """A share-copy with the output layer in parts, or ``model`` itself where that is no use."""
+def split(model: PreTrainedModel, tokens: Tokens, *, spend: bool = False) -> PreTrainedModel:
+    """A share-copy with the output layer in parts, or ``model`` itself where that is no use.
+
+    Args:
+        spend: whether ``model`` may lose its own output layer's weight, so that there is one in memory.
+    """
     output = model.get_output_embeddings()
     if type(output) is not nn.Linear or len(output.weight) < _LEAST_ROWS:
         return model
@@ -126,29 +151,31 @@ def split(model: PreTrainedModel, tokens: Tokens) -> PreTrainedModel:
         return model
     order = torch.argsort(costs, descending=True, stable=True)
     ends = [int(len(order) * share) for share in _PARTS]
-    return _with(model, [order[first:last] for first, last in zip([0, *ends], ends, strict=False)])
+    work = _with(model, [order[first:last] for first, last in zip([0, *ends], ends, strict=False)])
+    if spend:
+        let_go(output)
+    give_back()
+    return work
 
 
-def together(model: PreTrainedModel, base: PreTrainedModel, chosen: Assignment) -> tuple[PreTrainedModel, Assignment]:
-    """The model with one part for each format that the parts of ``base`` have in ``chosen``, and the formats for it.
-
-    Args:
-        model: as it was before ``split``.
-        base: what ``split`` gave.
-    """
+def together(base: PreTrainedModel, chosen: Assignment) -> tuple[PreTrainedModel, Assignment]:
+    """What ``split`` gave, with one part for each format that its parts have in ``chosen``, and the formats for it."""
     whole = base.get_output_embeddings()
     if not isinstance(whole, SplitOutput):
-        return model, chosen
+        return base, chosen
     name = _name(base)
     kept = {key: fmt for key, fmt in chosen.linears.items() if not key.startswith(f"{name}.parts.")}
     rows: dict[str, list[torch.Tensor]] = {}
     for number, some in enumerate(whole.rows):
         rows.setdefault(chosen.linears[f"{name}.parts.{number}"], []).append(some)
+    work = share_copy(base)
     if len(rows) == 1:
-        return model, replace(chosen, linears=kept | dict.fromkeys([name], *rows))
+        work.set_submodule(name, whole.again([torch.arange(len(whole.place))]).parts[0])
+        return work, replace(chosen, linears=kept | dict.fromkeys([name], *rows))
     # The costlier ones first: they are fewer.
     parts = {f"{name}.parts.{number}": fmt for number, fmt in enumerate(rows)}
-    return _with(model, [torch.cat(some) for some in rows.values()]), replace(chosen, linears=kept | parts)
+    work.set_submodule(name, whole.again([torch.cat(some) for some in rows.values()]))
+    return work, replace(chosen, linears=kept | parts)
 
 
 def place_bytes(base: PreTrainedModel, linears: dict[str, str]) -> int:
@@ -187,8 +214,17 @@ def told(model: PreTrainedModel, chosen: Assignment) -> list[str]:
 def _with(model: PreTrainedModel, rows: Sequence[torch.Tensor]) -> PreTrainedModel:
     work = share_copy(model)
     untie(work)
-    work.set_submodule(_name(work), SplitOutput(cast(nn.Linear, work.get_output_embeddings()), rows))
+    work.set_submodule(_name(work), SplitOutput.of(cast(nn.Linear, work.get_output_embeddings()), rows))
     return work
+
+
+def _whole(weights: list[torch.Tensor]) -> torch.Tensor:
+    """Matrices below one another: the tensor that they are views of, where they are."""
+    first, count = weights[0], sum(map(len, weights))
+    ends = [some.data_ptr() + some.nbytes for some in weights[:-1]]
+    if len({some.untyped_storage().data_ptr() for some in weights}) > 1 or ends != [w.data_ptr() for w in weights[1:]]:
+        return torch.cat(weights)
+    return first.as_strided((count, first.shape[1]), (first.shape[1], 1))
 
 
 def _name(model: PreTrainedModel) -> str:
@@ -205,7 +241,7 @@ def _row_costs(output: nn.Linear, tokens: Tokens) -> torch.Tensor | None:
     if tokens.uncertain is None or tokens.moments is None or len(tokens.uncertain) != len(output.weight):
         return None
     errors = []
-    for rows in output.weight.detach().split(_LEAST_ROWS * 8):
+    for rows in output.weight.detach().split(some_rows(output.weight)):
         off = formats.rounded_nearest(rows, "int4").dequantized() - rows
         errors.append(((off @ tokens.moments) * off).sum(1))
     return 0.5 * tokens.uncertain * torch.cat(errors) / tokens.positions**2

@@ -30,9 +30,11 @@ _LOG = logging.getLogger(__name__)
 TEMPERATURE = 0.8
 NEW_TOKENS = 192
 """The most that is written after one beginning."""
-LARGEST_BATCH = 24
-_CACHE_SHARE = 0.5
+LARGEST_BATCH = 32
+_CACHE_SHARE = 0.6
 """Of the bytes of the model's own weights, what keys and values of a batch may take."""
+_USUAL = 0.8
+"""Of the longest sequence, what one is likely to have; a second batch of few rows would double the passes."""
 _ENOUGH = 0.85
 """Of the tokens that are asked for: a last batch of few rows costs as many passes over the weights as a full one."""
 _LEAST_DISTINCT = 0.5
@@ -99,7 +101,7 @@ def samples(
             size = _batch_size(model, starts[0], longest)
             while len(found) < len(starts) and written < tokens * _ENOUGH:
                 # No more rows than are missing, by the length of earlier ones.
-                usual = written / len(found) if found else min(longest, kept)
+                usual = written / len(found) if found else _USUAL * min(longest, kept)
                 count = min(size, math.ceil((tokens - written) / usual))
                 rows = [_Row(start=start) for start in starts[len(found) : len(found) + count]]
 

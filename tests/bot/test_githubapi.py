@@ -166,12 +166,16 @@ def test_a_limit_that_ends_soon_is_waited_for_by_writes_too(server: Server, stat
 
 
 def test_one_that_ends_late_is_told_with_its_time(server: Server) -> None:
-    at = int(time.time()) + 1800
+    at = int(time.time()) // 60 * 60 + 1830
     reset = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(at)}
     server.answer((403, reset, said("API rate limit exceeded for installation.")))
     with pytest.raises(GitHubRateLimited, match=rf"at {time.strftime('%H:%M', time.gmtime(at))}"):
         read(server)
     assert len(server.requests) == 1
+    late = int(time.time()) + 3 * 86_400
+    server.answer((403, {**reset, "X-RateLimit-Reset": str(late)}, said("API rate limit exceeded for installation.")))
+    with pytest.raises(GitHubRateLimited, match=rf"on {time.strftime('%F', time.gmtime(late))}"):
+        read(server)
     server.answer((403, {"Retry-After": "3600"}, said("You have exceeded a secondary rate limit.")))
     with pytest.raises(GitHubRateLimited, match="in 3600 seconds"):
         write(server)

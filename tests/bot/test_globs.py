@@ -40,7 +40,7 @@ def test_the_last_pattern_that_fits_decides() -> None:
 
 
 def test_no_pattern_is_slow() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert not globs.fits("a" * 4000, "*a" * 90 + "b")
     assert not globs.fits("/".join("a" * 2000), "/".join(["**", "a"] * 40 + ["b"]))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

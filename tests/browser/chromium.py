@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests import npm
 from tests.localgithub import debian
 
 AXE_VERSION = "4.12.1"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptebot" / "tests"
 PHONE, DESKTOP = (360, 800), (1280, 800)
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 # What does not fit: wider than the window, or a text that its own box cuts off.
@@ -65,22 +60,8 @@ class Watched:
 
 
 def axe() -> Path:
-    """axe.min.js of the package on npm, fetched once."""
-    kept = CACHE / f"axe-{AXE_VERSION}.min.js"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{kept}.lock"):
-        if not kept.exists():
-            debian.command("npm", "npm", "nodejs")
-            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-                command = ["npm", "pack", "--silent", f"axe-core@{AXE_VERSION}"]
-                packed = subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True, timeout=300)
-                with tarfile.open(Path(scratch, packed.stdout.split()[-1])) as archive:
-                    member = archive.extractfile("package/axe.min.js")
-                    assert member is not None
-                    whole = Path(scratch, "axe.min.js")
-                    whole.write_bytes(member.read())
-                whole.replace(kept)
-    return kept
+    """axe.min.js, fetched once."""
+    return npm.file_of("axe-core", AXE_VERSION, "axe.min.js")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from bot.localhub.testing import RunningHub, running_hub
+from tests.bot.action.steps import push_event
 from tests.engine import DockerEngine
 from tests.exporter.models import tiny_model
 from tests.localgithub.testing import LocalRepo, RunningGitHub, running_github
@@ -69,21 +70,9 @@ class World:
 
     @property
     def job(self) -> Job:
-        head = self.repo.head() or ""
-        event = {
-            "ref": "refs/heads/main",
-            "before": head,
-            "after": head,
-            "created": False,
-            "deleted": False,
-            "forced": False,
-            "commits": [],
-            "repository": {"full_name": self.repo.full_name, "default_branch": "main"},
-            "sender": {"login": "octo"},
-        }
         return Job(
             event_name="push",
-            event=event,
+            event=push_event(self.repo),
             github={"api_url": self.github.api_url, "server_url": self.github.server_url, "actor": "octo"},
             token=self.github.installation_token(self.repo),
             secrets={"HF_TOKEN": self.token},

@@ -1,4 +1,4 @@
-"""Model directories for the exporter's tests: each kind is made once, each test gets a copy of its own."""
+"""Model directories and loaded models for the exporter's tests: each kind is made once, each test gets its own copy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 
 from exporter import report as reports
 from exporter.report import Cell, Report
+from tests.exporter.loaded import SAMPLE, Loaded, load
 from tests.exporter.models import tiny_model
 
 ModelCopy = Callable[..., Path]
@@ -99,3 +100,15 @@ def model_copy(_models: Callable[..., Path], tmp_path: Path) -> ModelCopy:
         return target
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def sample() -> Loaded:
+    """The trained sample model: 1.8 M parameters, real text."""
+    return load(SAMPLE)
+
+
+@pytest.fixture
+def tiny(model_copy: ModelCopy) -> Loaded:
+    """A Llama of made-up weights, free to be damaged."""
+    return load(model_copy())

@@ -235,3 +235,24 @@ def test_weights_of_a_quantized_dtype_are_refused(dtype: torch.dtype, model_copy
     tensors["model.layers.0.mlp.up_proj.weight"] = tensors["model.layers.0.mlp.up_proj.weight"].to(dtype)
     save_file(tensors, path, {"format": "pt"})
     assert type(_refusal(path.parent)) is QuantizedCheckpoint
+
+
+def test_slices_read_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through several mappings of the file, and those of tensors that are still used stay."""
+    tensors = {f"w{n}": torch.full((8, 4), float(n), dtype=(torch.bfloat16, torch.float32)[n % 2]) for n in range(6)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    opened: list[str] = []
+    real = weights.safe_open
+
+    def counted(path: Path, framework: str) -> object:
+        opened.append(path.name)
+        return real(path, framework)
+
+    monkeypatch.setattr(weights, "safe_open", counted)
+    monkeypatch.setattr(weights, "_MAPPED", 100)
+    slices = weights.slices(tmp_path / "model.safetensors")
+    assert slices["w1"].get_dtype() == "F32" and slices["w1"].get_shape() == [8, 4]
+    read = {name: view[...] for name, view in slices.items()}
+    assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in tensors.items())
+    assert torch.equal(slices["w3"][2:4], tensors["w3"][2:4])
+    assert len(opened) == 2, "192 bytes of bfloat16 through one mapping of 100 and another"

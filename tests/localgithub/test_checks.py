@@ -10,16 +10,6 @@ from tests.localgithub.clients import client
 from tests.localgithub.testing import LocalRepo, RunningGitHub
 
 
-@pytest.fixture
-def local(github: RunningGitHub, request: pytest.FixtureRequest) -> LocalRepo:
-    return github.create_repo("acme", request.node.name.replace("[", "-").rstrip("]"))
-
-
-@pytest.fixture
-def repo(github: RunningGitHub, local: LocalRepo) -> Repository:
-    return client(github, github.installation_token(local)).get_repo(local.full_name)
-
-
 def test_a_check_run_from_start_to_end(local: LocalRepo, repo: Repository) -> None:
     sha = local.head() or ""
     made = repo.create_check_run("ptebot", sha, status="in_progress", output={"title": "Working", "summary": "soon"})

@@ -9,18 +9,7 @@ import requests
 from github import GithubException, RateLimitExceededException
 from github.Repository import Repository
 
-from tests.localgithub.clients import client
 from tests.localgithub.testing import LocalRepo, RunningGitHub
-
-
-@pytest.fixture
-def local(github: RunningGitHub, request: pytest.FixtureRequest) -> LocalRepo:
-    return github.create_repo("acme", request.node.name)
-
-
-@pytest.fixture
-def repo(github: RunningGitHub, local: LocalRepo) -> Repository:
-    return client(github, github.installation_token(local)).get_repo(local.full_name)
 
 
 def test_a_refusal_comes_before_the_work(github: RunningGitHub, local: LocalRepo, repo: Repository) -> None:

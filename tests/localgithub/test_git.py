@@ -20,11 +20,6 @@ def local(github: RunningGitHub, request: pytest.FixtureRequest) -> LocalRepo:
     return github.create_repo("acme", request.node.name.replace("[", "-").rstrip("]"), dict(FILES))
 
 
-@pytest.fixture
-def repo(github: RunningGitHub, local: LocalRepo) -> Repository:
-    return client(github, github.installation_token(local)).get_repo(local.full_name)
-
-
 def put(repo: Repository, branch: str, elements: list[InputGitTreeElement], message: str = "Edit") -> str:
     """A commit on the tip of main, on a new branch; its id."""
     tip = repo.get_git_ref("heads/main").object.sha

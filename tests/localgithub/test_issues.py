@@ -12,16 +12,6 @@ from tests.localgithub.clients import client
 from tests.localgithub.testing import LocalRepo, RunningGitHub
 
 
-@pytest.fixture
-def local(github: RunningGitHub, request: pytest.FixtureRequest) -> LocalRepo:
-    return github.create_repo("acme", request.node.name)
-
-
-@pytest.fixture
-def repo(github: RunningGitHub, local: LocalRepo) -> Repository:
-    return client(github, github.installation_token(local)).get_repo(local.full_name)
-
-
 def test_a_comment_is_written_edited_found_and_removed(local: LocalRepo, repo: Repository) -> None:
     number = local.open_issue("eve", "Please", "export")
     issue = repo.get_issue(number)

@@ -19,11 +19,6 @@ OID = hashlib.sha256(DATA).hexdigest()
 ATTRIBUTES = b"*.pte filter=lfs diff=lfs merge=lfs -text\n"
 
 
-@pytest.fixture
-def local(github: RunningGitHub, request: pytest.FixtureRequest) -> LocalRepo:
-    return github.create_repo("acme", request.node.name.replace("[", "-").rstrip("]"))
-
-
 def batch(
     github: RunningGitHub, repo: str, token: str, operation: str = "upload", oid: str = OID, size: int = len(DATA)
 ) -> requests.Response:  # fmt: skip

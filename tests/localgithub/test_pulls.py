@@ -17,11 +17,6 @@ def local(github: RunningGitHub, request: pytest.FixtureRequest) -> LocalRepo:
     return made
 
 
-@pytest.fixture
-def repo(github: RunningGitHub, local: LocalRepo) -> Repository:
-    return client(github, github.installation_token(local)).get_repo(local.full_name)
-
-
 def opened(repo: Repository, head: str = "ptebot/x") -> int:
     return repo.create_pull(base="main", head=head, title="T", body="B").number
 

@@ -14,16 +14,6 @@ from tests.localgithub.clients import client
 from tests.localgithub.testing import LocalRepo, RunningGitHub
 
 
-@pytest.fixture
-def local(github: RunningGitHub, request: pytest.FixtureRequest) -> LocalRepo:
-    return github.create_repo("acme", request.node.name)
-
-
-@pytest.fixture
-def repo(github: RunningGitHub, local: LocalRepo) -> Repository:
-    return client(github, github.installation_token(local)).get_repo(local.full_name)
-
-
 def test_a_draft_is_filled_and_published(
     github: RunningGitHub, local: LocalRepo, repo: Repository, tmp_path: Path
 ) -> None:

@@ -9,11 +9,6 @@ from tests.localgithub.clients import client
 from tests.localgithub.testing import LocalRepo, RunningGitHub
 
 
-@pytest.fixture
-def local(github: RunningGitHub, request: pytest.FixtureRequest) -> LocalRepo:
-    return github.create_repo("acme", request.node.name)
-
-
 def test_people(github: RunningGitHub, local: LocalRepo) -> None:
     stranger = client(github, github.create_user("eve"))
     assert stranger.get_user().login == "eve"

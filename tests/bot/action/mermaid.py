@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
-import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from tests import npm
 from tests.localgithub import debian
 
 VERSION = "11.17.2"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ptebot" / "tests"
 PAGE = """<!doctype html><meta charset="utf-8"><body><pre id="out"></pre>
 <script src="mermaid.js"></script>
 <script>
@@ -46,28 +41,8 @@ PAGE = """<!doctype html><meta charset="utf-8"><body><pre id="out"></pre>
 
 
 def library() -> Path:
-    """mermaid.min.js of the package on npm, fetched once."""
-    kept = CACHE / f"mermaid-{VERSION}.min.js"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{kept}.lock"):
-        if not kept.exists():
-            debian.command("npm", "npm", "nodejs")
-            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-                packed = subprocess.run(
-                    ["npm", "pack", "--silent", f"mermaid@{VERSION}"],
-                    cwd=scratch,
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                    timeout=300,
-                )
-                with tarfile.open(Path(scratch, packed.stdout.split()[-1])) as archive:
-                    member = archive.extractfile("package/dist/mermaid.min.js")
-                    assert member is not None
-                    whole = Path(scratch, "mermaid.min.js")
-                    whole.write_bytes(member.read())
-                whole.replace(kept)
-    return kept
+    """mermaid.min.js, fetched once."""
+    return npm.file_of("mermaid", VERSION, "dist/mermaid.min.js")
 
 
 def drawn(sources: list[str], directory: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,22 @@ class Result:
         return found
 
 
+def push_event(repo: LocalRepo) -> dict[str, Any]:
+    """An ordinary update of the main branch, as a runner's file tells it: commits without their paths."""
+    head = repo.head() or "0" * 40
+    return {
+        "ref": "refs/heads/main",
+        "before": head,
+        "after": head,
+        "created": False,
+        "deleted": False,
+        "forced": False,
+        "commits": [],
+        "repository": {"full_name": repo.full_name, "default_branch": "main"},
+        "sender": {"login": "octo"},
+    }
+
+
 @dataclass
 class Bench:
     """Where steps run."""
@@ -58,20 +74,7 @@ class Bench:
             there.write_bytes(self.repo.read(path, rev))
 
     def push_event(self, **fields: Any) -> dict[str, Any]:
-        """An ordinary update of the main branch, as a runner's file tells it: commits without their paths."""
-        head = self.repo.head() or "0" * 40
-        return {
-            "ref": "refs/heads/main",
-            "before": head,
-            "after": head,
-            "created": False,
-            "deleted": False,
-            "forced": False,
-            "commits": [],
-            "repository": {"full_name": self.repo.full_name, "default_branch": "main"},
-            "sender": {"login": "octo"},
-            **fields,
-        }
+        return {**push_event(self.repo), **fields}
 
     def comment_event(self, body: str, *, login: str = "octo", number: int | None = None) -> dict[str, Any]:
         """Somebody writes a comment on an issue; the event that tells of it."""

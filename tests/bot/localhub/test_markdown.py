@@ -42,9 +42,9 @@ def test_a_small_card_cannot_unfold_into_a_huge_one() -> None:
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"] + [
         f"{c}: &{c} [{','.join(['*' + p] * 9)}]" for p, c in zip("abcdefg", "bcdefgh", strict=True)
     ]
-    start = time.perf_counter()
+    start = time.process_time()
     assert "aliases" in parse_card("---\n" + "\n".join(lines) + "\n---\n").error
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_tags_of_odd_metadata() -> None:
@@ -83,9 +83,9 @@ def test_code_stays_code() -> None:
     "text", ["[" * 20_000, "> " * 5000 + "x", "*a " * 20_000, "<a" * 20_000, "|" * 20_000, "`" * 20_001]
 )
 def test_hostile_text_does_not_take_forever(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     render(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_blocks_cover_the_whole_text() -> None:

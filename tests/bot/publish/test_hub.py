@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from huggingface_hub import HfApi
 
-from bot.errors import (
-    CardInvalid,
-    HubRefused,
-    HubUnreachable,
-    NotAuthorized,
-    OutputNotTrusted,
-    PublishFailed,
-    RepoNotFound,
-    SourceMoved,
-)
 from bot.localhub.testing import RunningHub
-from bot.publish import hub as publishing
-from bot.publish import loop, message
-from bot.publish.loop import Published
-from bot.publish.marker import CLOSED
+from bot.publish import message
 from bot.publish.quality import PLOT
 from bot.publish.splice import BEGIN, current_section
 from exporter import report as manifests
-from exporter.errors import NoGoodCell
 from tests.bot import reports
 from tests.bot.hubs import CARD, Repository, repository
-
-COMMIT = r"/commit/main$"
-PR_COMMIT = r"/commit/refs%2Fpr%2F\d+$"
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "PAUSE_SECONDS", 0.01)
 
 
 def test_one_commit_on_one_pull_request(repo: Repository) -> None:
@@ -179,59 +153,6 @@ def test_pull_requests_of_others_are_not_ours_even_with_our_marker(repo: Reposit
     assert repo.publish(repo.report()).pr_num == 3
 
 
-@pytest.mark.parametrize("action", ["drop", "drop_before", 500, 503])
-def test_a_lost_reply_to_the_commit_opens_no_second_one(repo: Repository, action: str | int) -> None:
-    repo.hub.fail(COMMIT, action, method="POST")  # type: ignore[arg-type]
-    done = repo.publish(repo.report())
-    assert (done.operation, done.pr_num) == ("created", 1)
-    assert repo.pulls() == [(1, "open")]
-
-
-@pytest.mark.parametrize("action", ["drop", "drop_before", 502])
-def test_a_lost_reply_to_the_refreshing_commit_makes_no_second_commit(repo: Repository, action: str | int) -> None:
-    repo.publish(repo.report())
-    repo.hub.fail(PR_COMMIT, action, method="POST")  # type: ignore[arg-type]
-    done = repo.publish(repo.report([reports.cell("portable")]))
-    assert (done.operation, done.pr_num) == ("updated", 1)
-    assert len(repo.commits("refs/pr/1")) == len(repo.commits("main")) + 2
-    assert "tiny_xnnpack" not in repo.description()
-
-
-@pytest.mark.parametrize("path", [r"/discussions/1/title$", r"/comment/\w+/edit$"])
-def test_a_description_that_was_not_brought_up_is_brought_up_by_the_next_run(repo: Repository, path: str) -> None:
-    repo.publish(repo.report())
-    report = repo.report([reports.cell("portable")])
-    repo.hub.fail(path, 400, method="POST", times=20)
-    with pytest.raises(HubRefused):
-        repo.publish(report)
-    repo.hub.clear_faults()
-    done = repo.publish(report)
-    assert done.operation == "updated" and repo.description() == message.pr_description(report)
-    assert repo.owner.get_discussion_details(repo.repo_id, 1).title == message.pr_title(report)
-    assert repo.publish(report).operation == "unchanged"
-
-
-def test_a_hub_that_loses_our_marker_gets_it_back(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = HfApi.create_commit
-
-    def without_description(api: HfApi, *args: object, **options: object) -> object:
-        return real(api, *args, **{**options, "commit_description": "gone"})  # type: ignore[call-overload]
-
-    monkeypatch.setattr(HfApi, "create_commit", without_description)
-    assert repo.publish(repo.report()).operation == "created"
-    assert repo.description() == message.pr_description(repo.report())
-    assert repo.pulls() == [(1, "open")]
-
-
-def test_a_refreshing_commit_on_a_branch_that_moved_reads_it_again(repo: Repository) -> None:
-    repo.publish(repo.report())
-    repo.hub.fail(PR_COMMIT, 412, method="POST", times=2)
-    assert repo.publish(repo.report([reports.cell("portable")])).operation == "updated"
-    repo.hub.fail(PR_COMMIT, 412, method="POST", times=20)
-    with pytest.raises(PublishFailed, match="412"):
-        repo.publish(repo.report())
-
-
 def test_a_card_that_changed_in_the_same_place_gets_a_new_pull_request(repo: Repository) -> None:
     repo.publish(repo.report())
     repo.push({"README.md": CARD.replace(b"Written by its owner.", b"Rewritten.\n\nAnd longer at its very end.")})
@@ -243,55 +164,6 @@ def test_a_card_that_changed_in_the_same_place_gets_a_new_pull_request(repo: Rep
     assert not details.conflicting_files
     assert b"Rewritten." in repo.read("README.md", "refs/pr/2")
     assert repo.publish(repo.report()).operation == "unchanged"
-
-
-def test_several_open_ones_become_one(repo: Repository) -> None:
-    repo.publish(repo.report())
-    mine = HfApi(endpoint=repo.hub.endpoint, token=repo.bot_token)
-    for _ in range(2):
-        mine.create_pull_request(repo.repo_id, "Twice", description=repo.description())
-    assert repo.publish(repo.report()).operation == "unchanged"
-    assert repo.pulls() == [(1, "open"), (2, "closed"), (3, "closed")]
-    comments = [getattr(event, "content", "") for event in repo.owner.get_discussion_details(repo.repo_id, 3).events]
-    assert any(text.startswith(CLOSED) and "pull request 1" in text for text in comments)
-
-
-def test_two_at_once_leave_one_pull_request(repo: Repository) -> None:
-    report = repo.report()
-    out = reports.write(report, repo.scratch / "shared")
-    ended: list[Published | Exception] = []
-
-    def one() -> None:
-        try:
-            ended.append(
-                publishing.publish(
-                    report,
-                    out,
-                    repo_id=repo.repo_id,
-                    endpoint=repo.hub.endpoint,
-                    token=repo.bot_token,
-                    command="ptebot run",
-                )
-            )
-        except Exception as error:
-            ended.append(error)
-
-    threads = [threading.Thread(target=one) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(isinstance(item, Published) for item in ended), ended
-    assert [status for _, status in repo.pulls()].count("open") == 1
-    kept = next(num for num, status in repo.pulls() if status == "open")
-    assert {item.pr_num for item in ended if isinstance(item, Published)} == {kept}
-    assert repo.publish(report).operation == "unchanged"
-
-
-def test_no_good_cell_opens_nothing(repo: Repository) -> None:
-    with pytest.raises(NoGoodCell):
-        repo.publish(repo.report([reports.failed()]))
-    assert repo.pulls() == []
 
 
 def test_a_failed_cell_is_told_beside_the_good_ones(repo: Repository) -> None:
@@ -328,108 +200,6 @@ def test_a_repository_without_a_card_gets_one(hub: RunningHub, tmp_path: Path) -
     assert repo.read("README.md", "refs/pr/1").startswith(b"---\ntags:\n- executorch\n---\n\n<!-- ptebot:begin -->")
 
 
-def test_weights_that_moved_meanwhile_are_not_offered_old_files(repo: Repository) -> None:
-    report = repo.report()
-    repo.push({"model.safetensors": b"newer"})
-    with pytest.raises(SourceMoved, match=r"model\.safetensors"):
-        repo.publish(report)
-    assert repo.pulls() == []
-
-
-@pytest.mark.parametrize("card", [b"# T\n```\nnever closed\n", b"# T\n<!-- ptebot:begin -->\n"])
-def test_a_card_that_cannot_be_edited_opens_nothing(repo: Repository, card: bytes) -> None:
-    repo.push({"README.md": card})
-    with pytest.raises(CardInvalid):
-        repo.publish(repo.report())
-    assert repo.pulls() == []
-
-
-def test_a_card_that_the_hub_refuses_is_told_in_its_words(repo: Repository) -> None:
-    repo.hub.fail(r"/api/validate-yaml$", 400, method="POST")
-    with pytest.raises(CardInvalid, match="does not take the card"):
-        repo.publish(repo.report())
-    assert repo.pulls() == []
-
-
-def _grown(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"!")
-
-
-def _changed(path: Path) -> None:
-    path.write_bytes(b"X" + path.read_bytes()[1:])
-
-
-def _linked(path: Path) -> None:
-    other = path.with_suffix(".other")
-    path.rename(other)
-    path.symlink_to(other)
-
-
-@pytest.mark.parametrize("spoil", [Path.unlink, _grown, _changed, _linked])
-def test_a_file_that_is_not_what_the_report_says_is_not_sent(repo: Repository, spoil: Callable[[Path], None]) -> None:
-    report = repo.report()
-    out = reports.write(report, repo.scratch / "spoilt")
-    spoil(out / "xnnpack/tiny_xnnpack_8da4w.pte")
-    with pytest.raises(OutputNotTrusted):
-        publishing.publish(
-            report, out, repo_id=repo.repo_id, endpoint=repo.hub.endpoint, token=repo.bot_token, command="c"
-        )
-    assert repo.pulls() == []
-
-
-@pytest.mark.parametrize(
-    "name", ["../evil.pte", "/etc/evil.pte", "xnnpack/../../evil.pte", "other/a.pte", "xnnpack/a.sh"]
-)
-def test_a_report_cannot_name_files_elsewhere(repo: Repository, name: str) -> None:
-    with pytest.raises(OutputNotTrusted):
-        publishing.publish(
-            repo.report([reports.cell(file=name)]),
-            repo.scratch,
-            repo_id=repo.repo_id,
-            endpoint=repo.hub.endpoint,
-            token=repo.bot_token,
-            command="c",
-        )
-
-
-def test_what_the_token_may_not_do_is_told(repo: Repository) -> None:
-    with pytest.raises(NotAuthorized, match="without a token"):
-        repo.publish(repo.report(), token=None)
-    with pytest.raises(NotAuthorized):
-        repo.publish(repo.report(), token="hf_wrongwrongwrong")
-    reader = repo.hub.create_user("reader", role="read")
-    with pytest.raises(NotAuthorized):
-        repo.publish(repo.report(), token=reader)
-    with pytest.raises(RepoNotFound):
-        repo.publish(repo.report(), repo_id="acme/nothing-here")
-    assert repo.pulls() == []
-
-
-def test_a_hub_that_is_away_is_told_at_once(repo: Repository) -> None:
-    with pytest.raises(HubUnreachable):
-        repo.publish(repo.report(), endpoint="http://127.0.0.1:9")
-    repo.hub.fail(rf"/api/models/{repo.repo_id}/revision/main$", 503, times=50)
-    with pytest.raises(HubUnreachable, match="503"):
-        repo.publish(repo.report())
-
-
-def test_the_token_is_nowhere_to_be_read(repo: Repository, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    report = repo.report()
-    for action in (400, 403, 418, "drop", "drop_before"):
-        repo.hub.clear_faults()
-        repo.hub.fail(COMMIT, action, method="POST", times=50)
-        try:
-            repo.publish(report)
-        except Exception as error:
-            chain = [error, error.__cause__, error.__context__ if not error.__suppress_context__ else None]
-            assert all(repo.bot_token not in f"{one!r} {one}" for one in chain)
-            assert error.__cause__ is None and error.__suppress_context__
-    assert repo.bot_token not in caplog.text
-    published = repo.description() + repo.read("executorch/manifest.json", "refs/pr/1").decode()
-    assert repo.bot_token not in published + repo.read("README.md", "refs/pr/1").decode()
-
-
 def test_a_renamed_file_leaves_no_old_one_behind(repo: Repository) -> None:
     repo.publish(repo.report())
     cell = reports.cell("xnnpack")
@@ -437,15 +207,6 @@ def test_a_renamed_file_leaves_no_old_one_behind(repo: Repository) -> None:
     repo.publish(repo.report([renamed]))
     below = {path for path in repo.files("refs/pr/1") if path.endswith(".pte")}
     assert below == {"executorch/xnnpack/renamed_xnnpack_fp32.pte"}
-
-
-def test_files_that_the_repository_ignores_are_not_left_out_silently(repo: Repository) -> None:
-    repo.push({".gitignore": b"*.pte\n"})
-    with pytest.raises(PublishFailed, match=r"\.gitignore .* leaves out executorch/portable/tiny_portable_fp32\.pte"):
-        repo.publish(repo.report())
-    assert repo.pulls() == []
-    repo.push({".gitignore": b"*.tmp\n"})
-    assert repo.publish(repo.report()).operation == "created"
 
 
 def test_an_open_pull_request_beside_a_main_branch_that_has_the_files(repo: Repository) -> None:

@@ -21,6 +21,15 @@ ROOT = Path(__file__).resolve().parents[3]
 UID = 47_123
 """No account's number."""
 SECRET = "hf_parentsOwnSecret"
+TRY = "\nfor act in acts:\n try:\n  print('did', act())\n except OSError as e:\n  print(type(e).__name__)"
+"""Ends a child's code that has ``acts``: prints what became of each."""
+OUT = "Writes(Path('out'))"
+"""The folder that a child writes, as one of its ``args``."""
+LOOK = (
+    "out = Path('out'); there = [out, *out.rglob('*')] if out.exists() else []\n"
+    "found['out'] = {str(p): [p.stat().st_uid, oct(p.stat().st_mode)] for p in there}"
+)
+"""What is there of it ``after`` the child."""
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -69,3 +78,28 @@ def open_folder() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory(prefix="ptebot-test-", dir="/var/tmp")
     Path(folder.name).chmod(0o755)
     return folder
+
+
+def child(code: str, *, cwd: Path, args: str = "", after: str = "", **environ: Any) -> dict[str, Any]:
+    """``code`` in a child; what it printed, its exit code and its log. ``args``: more arguments, as Python.
+
+    cProfile is a module of Python's own that runs a script with arguments.
+    """
+    script = cwd / "script.py"
+    script.write_text(f"import os, signal, sys, time\nargs = sys.argv[1:]\n{code}\n")
+    script.chmod(0o644)
+    whole = f"""
+from pathlib import Path
+from bot.child import run_module
+from bot.sandbox.call import Reads, Writes
+lines = []
+try:
+    ended = run_module("cProfile", ["-o", "/dev/null", Reads(Path({str(script)!r})), {args}],
+                       on_line=lambda line: lines.append(line.decode("utf-8", "replace")))
+    found.update(code=ended.code, log=ended.log_tail)
+except Exception as error:
+    found.update(error=type(error).__name__, text=str(error))
+found["lines"] = lines
+{after}
+"""
+    return ptebot(whole, cwd=cwd, **environ)

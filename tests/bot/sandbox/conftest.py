@@ -1,4 +1,4 @@
-"""For the sandboxes' tests: an executor whose runs are all gone behind the test."""
+"""For the sandboxes' tests: a folder that is open, and an executor whose runs are all gone behind the test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ import pytest
 from bot.sandbox import run_folder
 from bot.sandbox.docker import DockerExecutor
 from tests.bot.sandbox import docker_runs
+from tests.bot.sandbox.as_root import open_folder
 from tests.engine import DockerEngine
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that every user may look into."""
+    with open_folder() as name:
+        yield Path(name)
 
 
 @pytest.fixture

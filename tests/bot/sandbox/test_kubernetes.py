@@ -1,10 +1,9 @@
-"""Exports as Kubernetes Jobs: the manifest held to Kubernetes' schemas, and real runs over a small API server."""
+"""Exports as Kubernetes Jobs: real runs over a small API server."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -12,26 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from kubernetes import client
 
 from bot import export_process
-from bot.errors import ExportTimedOut, OutputNotTrusted, OutputTooLarge, RemoteJobFailed, SandboxUnavailable
-from bot.sandbox.call import Argument, Call, Conditions, Limits, Reads, Writes
+from bot.errors import ExportTimedOut, RemoteJobFailed, SandboxUnavailable
+from bot.sandbox.call import Call, Conditions, Limits, Reads, Writes
 from bot.sandbox.following import Patience
 from bot.sandbox.kubernetes import KubernetesExecutor
-from bot.sandbox.kubernetes_manifest import Place, manifest
 from bot.sandbox.shared_folder import CallFolder
 from exporter.errors import UnknownBackend
 from exporter.spec import ExportSpec, ModelRef
 from tests.bot.sandbox.remote_runs import Said, statements
+from tests.bot.sandbox.test_kubernetes_manifest import PLACE
 from tests.exporter.models import tiny_model
-from tests.localkube.server import VERSION, Cluster, running
-
-PLACE = Place(namespace="ptebot", image="ghcr.io/ptebot/ptebot@sha256:" + "a" * 64, claim="ptebot-data")
-SECRETS = re.compile(r"token|secret|password", re.IGNORECASE)
+from tests.localkube.server import Cluster, running
 
 
 @pytest.fixture
@@ -50,6 +45,8 @@ def executor(cluster: Cluster) -> Iterator[KubernetesExecutor]:
 
 
 ACCOUNT = Path(__file__).resolve().parents[3] / "deploy/kubernetes/exports/account.yaml"
+
+
 RIGHTS = {
     (verb, group, resource)
     for one in yaml.safe_load_all(ACCOUNT.read_text())
@@ -82,45 +79,6 @@ def executor_at(address: str, cluster: Cluster, **options: Any) -> KubernetesExe
         patience=Patience(pause=0.05, start=30),
         **options,
     )
-
-
-def made(limits: Limits = Limits(), **fields: Any) -> dict[str, Any]:  # noqa: B008 - it is frozen
-    given = {"name": "ptebot-a", "call": "a", "key": "k", "packed": "{}", "folder": "calls/a", "place": PLACE}
-    return manifest(**{**given, "limits": limits, "waiting": 600.0, **fields})
-
-
-@pytest.mark.parametrize(
-    "limits",
-    [Limits(), Limits(memory_bytes=8 << 30, cpus=2.5, processes=100, seconds=60.5, output_bytes=1 << 30)],
-)
-def test_the_manifest_is_a_job_of_kubernetes_and_restricted(limits: Limits) -> None:
-    body = made(limits, place=replace(PLACE, pull_secret="registry"))
-    for version in ("1.30", VERSION):
-        kubernetes_validate.validate(body, version, strict=True)
-    pod = body["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
-    assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] == 10001
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": True,
-    }
-    assert not any(key in pod for key in ("hostNetwork", "hostPID", "hostIPC", "serviceAccountName"))
-    assert pod["automountServiceAccountToken"] is False and pod["restartPolicy"] == "Never"
-    assert all({*volume} <= {"name", "emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
-    writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
-    assert writable == ["/tmp", "/ptebot/out"]  # noqa: S108 - the container's
-    assert not any(SECRETS.search(one["name"]) for one in container["env"])
-    assert "envFrom" not in container
-    spec = body["spec"]
-    assert spec["backoffLimit"] == 0 and spec["ttlSecondsAfterFinished"] > 0
-    if limits.memory_bytes:
-        assert container["resources"]["limits"] == {"memory": str((8 << 30) + (512 << 20)), "cpu": "2500m"}
-        assert container["resources"]["requests"] == container["resources"]["limits"]
-        assert spec["activeDeadlineSeconds"] == 61 + 600 + 1800
-        assert pod["volumes"][0]["emptyDir"]["sizeLimit"] == str(1 << 30)
 
 
 def test_a_tiny_model_is_exported_by_a_job(executor: KubernetesExecutor, cluster: Cluster, tmp_path: Path) -> None:
@@ -381,33 +339,6 @@ def test_storage_that_is_not_the_same(executor: KubernetesExecutor, tmp_path: Pa
     monkeypatch.setattr("bot.sandbox.shared_folder.CallFolder.written", lambda self: [("0/other", 1)])
     with pytest.raises(RemoteJobFailed, match="same storage"):
         Said().run(executor, "print('one')")
-
-
-def test_what_is_no_plain_file_is_not_taken(tmp_path: Path) -> None:
-    args: list[Argument] = ["--x", Writes(tmp_path / "o")]
-    folder = CallFolder(tmp_path / "shared", "job")
-    for plant in (
-        lambda out: out.symlink_to("/etc"),
-        lambda out: (out.mkdir(), (out / "report.json").symlink_to("/etc/passwd")),
-        lambda out: (out.mkdir(), os.mkfifo(out / "report.json")),
-        lambda out: (out.mkdir(), (out / "report.json").hardlink_to(tmp_path / "other")),
-    ):
-        (tmp_path / "other").write_text("somebody else's")
-        folder.renew(args, os.geteuid())
-        (folder.outputs / "1").mkdir()
-        plant(folder.outputs / "1/o")
-        with pytest.raises(OutputNotTrusted):
-            folder.take(args, None)
-        assert not (tmp_path / "o").exists()
-    folder.renew(args, os.geteuid())
-    (folder.outputs / "1/o").mkdir(parents=True)
-    (folder.outputs / "1/o/big").write_bytes(bytes(100))
-    with pytest.raises(OutputTooLarge):
-        folder.take(args, 99)
-    folder.take(args, 100)
-    assert (tmp_path / "o/big").stat().st_size == 100
-    folder.remove()
-    assert not folder.path.exists()
 
 
 def test_folders_that_nobody_came_back_for_are_swept(

@@ -16,9 +16,11 @@ from exporter.quality import QualityReference
 from exporter.quantize import Calibration, Request
 from exporter.report import CalibrationUsed
 from exporter.spec import ExportSpec, ModelRef
+from tests.exporter.loaded import SAMPLE
 from tests.exporter.models import VOCABULARY
 
-SAMPLE = Path(__file__).parents[3] / "examples/sample-model"
+IDS = torch.randint(VOCABULARY, (1, 30), generator=torch.Generator().manual_seed(3))
+"""A text for models of made-up weights."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ def random_text(count: int = 8, length: int = 24, seed: int = 0) -> Calibration:
     sequences = [torch.randint(VOCABULARY, (1, length), generator=generator) for _ in range(count)]
     used = CalibrationUsed(tokens=count * length, sequences=count, sha256="0" * 64, sources={"docs": 1}, seed=seed)
     return Calibration(sequences=sequences, held_out=sequences[:2], used=used)
+
+
+def logits(model: PreTrainedModel, ids: torch.Tensor = IDS) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(ids, use_cache=False).logits[0]
+    return found
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference, in spreads of the first."""
+    return float((a - b).abs().max() / a.std())
 
 
 @pytest.fixture

@@ -94,3 +94,38 @@ def test_a_model_without_such_a_list_is_told(load: Callable[..., PreTrainedModel
     model.config.num_hidden_layers = 7
     with pytest.raises(UnknownStructure, match="no list of 7 decoder layers"):
         decoder_layers(model)
+
+
+def test_nothing_behind_the_layers_runs_before_they_did(load: Callable[..., PreTrainedModel]) -> None:
+    """The output layer is most of the work of a small model with a large vocabulary."""
+    model = load()
+
+    def fails(module: nn.Module, args: Any) -> None:
+        raise AssertionError("the output layer was called")
+
+    with torch.no_grad():
+        model.get_output_embeddings().register_forward_pre_hook(fails)
+        walk = Walk(model, SEQUENCES)
+        walk.advance(0)
+
+
+def test_two_walks_from_one_place_go_apart(load: Callable[..., PreTrainedModel]) -> None:
+    (model, _), (other, _) = unfold(load("llama")), unfold(load("llama"))
+    with torch.no_grad():
+        walk = Walk(model, SEQUENCES)
+        beside = walk.beside(other)
+        assert all(a is b for a, b in zip(walk.hidden, beside.hidden, strict=True))
+        down: Any = beside.layers[0].get_submodule("mlp.down_proj")
+        down.weight = nn.Parameter(torch.zeros_like(down.weight))
+        start = list(walk.hidden)
+        beside.advance(0)
+        assert all(a is b for a, b in zip(walk.hidden, start, strict=True)), "it has not moved"
+        walk.advance(0)
+        assert not any(torch.equal(a, b) for a, b in zip(walk.hidden, beside.hidden, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(walk.hidden, _alone(model), strict=True))
+
+
+def _alone(model: PreTrainedModel) -> list[torch.Tensor]:
+    walk = Walk(model, SEQUENCES)
+    walk.advance(0)
+    return walk.hidden

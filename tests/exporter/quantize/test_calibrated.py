@@ -34,8 +34,8 @@ def test_8da4w_costs_a_fraction_of_plain_rounding_at_no_more_bytes(sample: Subje
     with torch.no_grad():
         plain = quantize.get("8da4w-rtn").apply(sample.model, Request(embedding="8w"))
         made = quantize.get("8da4w").apply(sample.model, sample.request())
-        # Measured: 0.29. The sample model is so small that its layers differ little in what they cost.
-        assert sample.cost(made.model) < 0.35 * sample.cost(plain.model)
+        # Measured: 0.24 on this text, from 0.237 to 0.242 with other dampings.
+        assert sample.cost(made.model) < 0.27 * sample.cost(plain.model)
     rows, width = cast(torch.Tensor, sample.model.get_input_embeddings().weight).shape
     ours = _linear_bytes(made.model) + formats.embedding_bytes(rows, width, made.embedding)
     assert ours <= _linear_bytes(plain.model) + formats.embedding_bytes(rows, width, "8w")
@@ -104,9 +104,12 @@ def test_a_size_budget_is_filled(sample: Subject) -> None:
     ("budget", "words"),
     [
         ({"max_kl": 1e-5}, "Nothing is within a mean KL of 1e-05 nats: the best found costs 0.00"),
-        ({"max_size": 100_000}, "No assignment fits into 0.1 MB: the smallest, everything in int4, takes about 1."),
+        (
+            {"max_size": 100_000},
+            "No assignment fits into 100,000 bytes: the smallest, everything in int4, takes about 1,",
+        ),
         ({"max_kl": 1e-3, "max_size": 1_500_000}, "Nothing is within a mean KL of 0.001 nats and 1.5 MB"),
-        ({"max_kl": 1e-3, "max_size": 100_000}, "No assignment fits into 0.1 MB"),
+        ({"max_kl": 1e-3, "max_size": 100_000}, "No assignment fits into 100,000 bytes"),
     ],
 )
 def test_a_budget_that_nothing_meets_is_told_with_the_best(

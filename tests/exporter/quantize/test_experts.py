@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from exporter.quantize import experts, linears
 from exporter.quantize.experts import PackedExperts, UnfoldedExperts
 from exporter.rehearsal import condition
+from tests.exporter.quantize.conftest import apart, logits
 
 INT4: torch.dtype = vars(torch)["int4"]
 WIDTH, INNER, EXPERTS, CHOSEN, TOKENS = 64, 96, 4, 2, 30
@@ -26,7 +27,6 @@ _SIZES: dict[str, Any] = {
     **{"num_experts": EXPERTS, "num_local_experts": EXPERTS, "num_experts_per_tok": CHOSEN, "pad_token_id": None},
     **{"max_position_embeddings": 128, "shared_expert_intermediate_size": 64, "tie_word_embeddings": False},
 }
-IDS = torch.randint(384, (1, TOKENS), generator=torch.Generator().manual_seed(3))
 # gpt_oss: transposed, interleaved, with biases and a gate of its own. qwen2_moe: a shared expert beside the routed.
 KINDS = ["mixtral", "qwen3_moe", "gpt_oss", "qwen2_moe"]
 
@@ -40,16 +40,6 @@ def _model(kind: str, **overrides: Any) -> PreTrainedModel:
         if name.endswith("_bias"):
             parameter.data.normal_(0, 0.1, generator=generator)
     return model
-
-
-def _logits(model: PreTrainedModel) -> torch.Tensor:
-    with torch.no_grad():
-        out: torch.Tensor = model(IDS, use_cache=False).logits[0]
-    return out
-
-
-def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / a.std())
 
 
 def _values(layer: nn.Linear) -> torch.Tensor:
@@ -88,17 +78,17 @@ def _seen(model: nn.Module) -> Iterator[dict[str, list[torch.Tensor]]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_layout_gives_the_same_numbers(kind: str) -> None:
     model = _model(kind)
-    full = _logits(model)
+    full = logits(model)
     work, notes = linears.unfold(model)
     assert notes == []
     assert len(_unfolded(work)) == 2
-    assert _apart(full, _logits(work)) < 5e-6
+    assert apart(full, logits(work)) < 5e-6
     with experts.calibrating(work):
-        assert _apart(full, _logits(work)) < 5e-6
+        assert apart(full, logits(work)) < 5e-6
     experts.pack(work)
     assert not _unfolded(work)
-    assert _apart(full, _logits(work)) < 5e-6
-    assert _apart(full, _logits(linears.unfold(model, packed=True)[0])) < 5e-6
+    assert apart(full, logits(work)) < 5e-6
+    assert apart(full, logits(linears.unfold(model, packed=True)[0])) < 5e-6
 
 
 def test_calibration_sees_each_expert_with_its_own_tokens_alone() -> None:
@@ -108,11 +98,11 @@ def test_calibration_sees_each_expert_with_its_own_tokens_alone() -> None:
     for module in _unfolded(work).values():
         module.register_forward_pre_hook(lambda _, args: routed.append(args[1]))
     with _seen(work) as everything:
-        _logits(work)
+        logits(work)
     assert {len(x) for inputs in everything.values() for x in inputs} == {TOKENS}
     routed.clear()
     with experts.calibrating(work), _seen(work) as seen:
-        _logits(work)
+        logits(work)
     for layer, index in enumerate(routed):
         tokens = Counter(index.flatten().tolist())
         assert sum(tokens.values()) == TOKENS * CHOSEN
@@ -150,7 +140,7 @@ def test_calibrating_ends_also_after_a_failure() -> None:
 def test_packing_keeps_every_int4_value_and_scale(kind: str) -> None:
     work, _ = linears.unfold(_model(kind))
     _round(work, INT4, PerGroup(32), _is_expert)
-    unpacked = _logits(work)
+    unpacked = logits(work)
     each = {name: [(_values(e.up), _values(e.down)) for e in module.each] for name, module in _unfolded(work).items()}
     experts.pack(work)
     for name, weights in each.items():
@@ -161,8 +151,8 @@ def test_packing_keeps_every_int4_value_and_scale(kind: str) -> None:
             assert weight.target_dtype == INT4
             assert torch.equal(weight.dequantize(), torch.cat([w[joined] for w in weights], dim))
     # Activations share one int8 scale for all of a token's experts now.
-    assert _apart(unpacked, _logits(work)) < 0.2
-    assert torch.nn.functional.cosine_similarity(unpacked, _logits(work), dim=-1).mean() > 0.999
+    assert apart(unpacked, logits(work)) < 0.2
+    assert torch.nn.functional.cosine_similarity(unpacked, logits(work), dim=-1).mean() > 0.999
 
 
 def test_int8_experts_get_one_scale_a_row() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,48 +11,28 @@ from torch import nn
 from torchao.quantization import Int8DynamicActivationIntxWeightConfig, PerGroup, quantize_
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from exporter import checkpoint
 from exporter.quantize import linears
 from exporter.quantize.experts import PackedExperts, UnfoldedExperts
 from exporter.rehearsal import condition
-from exporter.spec import ModelRef
 from tests.exporter.models import VOCABULARY
+from tests.exporter.quantize.conftest import apart, logits
 
 INT4 = Int8DynamicActivationIntxWeightConfig(weight_dtype=vars(torch)["int4"], weight_granularity=PerGroup(32))
-IDS = torch.randint(VOCABULARY, (1, 30), generator=torch.Generator().manual_seed(3))
 Load = Callable[..., PreTrainedModel]
-
-
-@pytest.fixture
-def load(_models: Callable[..., Path]) -> Load:
-    def load(kind: str, **overrides: object) -> PreTrainedModel:
-        return checkpoint.load_model(checkpoint.inspect(_models(kind, **overrides), ModelRef()))
-
-    return load
-
-
-def _logits(model: PreTrainedModel) -> torch.Tensor:
-    with torch.no_grad():
-        out: torch.Tensor = model(IDS, use_cache=False).logits[0]
-    return out
-
-
-def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / a.std())
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("kind", ["gpt2", "mixtral", "qwen3_moe", "llama", "phi3"])
 def test_nothing_is_computed_otherwise(kind: str, packed: bool, load: Load) -> None:
     model = load(kind)
-    before = _logits(model)
+    before = logits(model)
     kept = {name: (p.data_ptr(), p.shape, type(p)) for name, p in model.named_parameters()}
     work, notes = linears.unfold(model, packed=packed)
     # One product over all experts adds in another order than one for each; unpacked, 1.3e-6 was seen with another
     # number of threads.
-    assert _apart(before, _logits(work)) < (5e-6 if kind in ("mixtral", "qwen3_moe") else 1e-6)
+    assert apart(before, logits(work)) < (5e-6 if kind in ("mixtral", "qwen3_moe") else 1e-6)
     assert all("tied embedding" in note for note in notes)
-    assert torch.equal(_logits(model), before)
+    assert torch.equal(logits(model), before)
     assert {name: (p.data_ptr(), p.shape, type(p)) for name, p in model.named_parameters()} == kept
 
 
@@ -64,12 +43,12 @@ def test_linear_layers_that_compute_in_their_own_way_become_plain_ones() -> None
     )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     condition(model, 0)
-    full = _logits(model)
+    full = logits(model)
     work, notes = linears.unfold(model)
     assert all("tied embedding" in note for note in notes)
-    assert _apart(full, _logits(work)) < 5e-6
+    assert apart(full, logits(work)) < 5e-6
     quantize_(work, INT4, filter_fn=lambda module, name: isinstance(module, nn.Linear))
-    assert torch.nn.functional.cosine_similarity(full, _logits(work), dim=-1).mean() > 0.9
+    assert torch.nn.functional.cosine_similarity(full, logits(work), dim=-1).mean() > 0.9
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "mixtral", "qwen3_moe"])
@@ -101,9 +80,9 @@ def test_nothing_is_copied(load: Load) -> None:
 def test_settled_weights_have_memory_of_their_own(load: Load) -> None:
     model = load("mixtral")
     work, _ = linears.unfold(model)
-    before = _logits(work)
+    before = logits(work)
     linears.settle(work)
-    assert torch.equal(_logits(work), before)
+    assert torch.equal(logits(work), before)
     for name, p in work.named_parameters():
         assert p.is_contiguous() and p.untyped_storage().nbytes() == p.nbytes, name
     norm = "model.norm.weight"
@@ -112,7 +91,7 @@ def test_settled_weights_have_memory_of_their_own(load: Load) -> None:
 
 def test_a_transposed_weight_is_quantized_and_settled_as_any_other(load: Load) -> None:
     model = load("gpt2")
-    full = _logits(model)
+    full = logits(model)
     work, _ = linears.unfold(model)
     quantize_(work, INT4, filter_fn=lambda module, name: name.endswith(("c_attn", "c_proj")))
     linears.settle(work)
@@ -123,7 +102,7 @@ def test_a_transposed_weight_is_quantized_and_settled_as_any_other(load: Load) -
     original: Any = model.get_submodule("transformer.h.0.attn.c_attn")
     steps = attention.weight.scale.repeat_interleave(32, dim=1)
     assert ((attention.weight.dequantize() - original.weight.t()).abs() <= 1.01 * steps).all()
-    rounded = torch.nn.functional.cosine_similarity(full, _logits(work), dim=-1).mean()
+    rounded = torch.nn.functional.cosine_similarity(full, logits(work), dim=-1).mean()
     assert 0.9 < rounded < 0.99999
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -85,15 +86,17 @@ def test_a_function_that_changes_is_not_used(
 
 
 def test_hidden_states_have_no_outstanding_channels(sample: Subject) -> None:
-    ids = sample.text.sequences[0]
+    ids, model = sample.text.sequences[0], copy.deepcopy(sample.model)
 
     def peaks(model: PreTrainedModel) -> float:
         states = model(ids, use_cache=False, output_hidden_states=True).hidden_states[1:-1]
         return float(torch.stack([(x.abs().amax(-1) / x.square().mean(-1).sqrt()).mean() for x in states]).mean())
 
     with torch.no_grad():
-        before = peaks(sample.model)
-        with rotate.rotated(sample.model, sample.request(), ids) as turned:
+        cast(torch.Tensor, model.get_input_embeddings().weight)[:, 7] = 100.0
+        before = peaks(model)
+        assert before > 5
+        with rotate.rotated(model, sample.request(), ids) as turned:
             assert turned.rotated
-            assert peaks(turned.model) < 0.9 * before
+            assert peaks(turned.model) < 0.7 * before
             assert turned.title("int4").startswith("int4, in rotated")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,27 +10,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from exporter import checkpoint, quantize
+from exporter import quantize
 from exporter.quantize import Quantized, Request
 from exporter.report import Quantization
-from exporter.spec import ModelRef
 from tests.exporter.models import VOCABULARY
-
-IDS = torch.randint(VOCABULARY, (1, 30), generator=torch.Generator().manual_seed(3))
-
-
-@pytest.fixture
-def load(_models: Callable[..., Path]) -> Callable[..., PreTrainedModel]:
-    def load(kind: str = "llama", **overrides: object) -> PreTrainedModel:
-        return checkpoint.load_model(checkpoint.inspect(_models(kind, **overrides), ModelRef()))
-
-    return load
-
-
-def _logits(model: PreTrainedModel) -> torch.Tensor:
-    with torch.no_grad():
-        out: torch.Tensor = model(IDS, use_cache=False).logits[0]
-    return out
+from tests.exporter.quantize.conftest import logits
 
 
 def _8da4w(model: PreTrainedModel, embedding: str = "8w") -> Quantized:
@@ -59,11 +42,11 @@ def test_full_precision_is_the_model_itself(load: Callable[..., PreTrainedModel]
 def test_the_given_model_stays_as_it_was(kind: str, embedding: str, load: Callable[..., PreTrainedModel]) -> None:
     """Every precision starts from the same loaded model."""
     model = load(kind)
-    before = _logits(model)
+    before = logits(model)
     kept = {name: (p.data_ptr(), p.dtype, type(p)) for name, p in model.named_parameters()}
     padding = model.get_input_embeddings().padding_idx
     found = _8da4w(model, embedding)
-    assert torch.equal(_logits(model), before)
+    assert torch.equal(logits(model), before)
     assert {name: (p.data_ptr(), p.dtype, type(p)) for name, p in model.named_parameters()} == kept
     assert model.get_input_embeddings().padding_idx == padding
     assert found.model is not model
@@ -124,9 +107,9 @@ def test_parameters_are_counted_by_format(embedding: str, table: str, load: Call
 
 def test_quantization_costs_something_and_not_everything(load: Callable[..., PreTrainedModel]) -> None:
     model = load()
-    full = _logits(model)
+    full = logits(model)
     for embedding in ("8w", "fp32"):
-        rounded = _logits(_8da4w(model, embedding).model)
+        rounded = logits(_8da4w(model, embedding).model)
         cosine = torch.nn.functional.cosine_similarity(full, rounded, dim=-1)
         assert 0.9 < cosine.mean() < 0.9999
 
@@ -192,4 +175,4 @@ def test_an_index_for_padding_is_dropped_where_the_table_is_quantized(load: Call
     model = load(pad_token_id=2)
     assert model.get_input_embeddings().padding_idx == 2
     assert _8da4w(model).model.get_input_embeddings().padding_idx is None
-    assert torch.equal(_logits(_8da4w(model).model), _logits(_8da4w(load()).model)), "it changes no number"
+    assert torch.equal(logits(_8da4w(model).model), logits(_8da4w(load()).model)), "it changes no number"

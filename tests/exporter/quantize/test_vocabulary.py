@@ -18,13 +18,7 @@ from exporter.quantize.formats import SplitEmbedding
 from exporter.quantize.linears import unfold
 from exporter.quantize.vocabulary import SplitOutput
 from tests.exporter.models import KINDS
-from tests.exporter.quantize.conftest import Subject, random_text
-
-
-def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        found: torch.Tensor = model(ids, use_cache=False).logits
-    return found
+from tests.exporter.quantize.conftest import Subject, logits, random_text
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -32,7 +26,7 @@ def test_an_output_layer_in_parts_computes_the_same(bias: bool) -> None:
     torch.manual_seed(0)
     whole = nn.Linear(32, 50, bias=bias)
     rows = list(torch.randperm(50).tensor_split([3, 20]))
-    parts = SplitOutput(whole, rows)
+    parts = SplitOutput.of(whole, rows)
     x = torch.randn(2, 7, 32)
     assert torch.allclose(parts(x), whole(x), atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(parts.rows, rows, strict=True))
@@ -51,7 +45,7 @@ def test_what_is_likely_to_be_said_and_hurt_comes_first(sample: Subject) -> None
     output = base.get_output_embeddings()
     assert isinstance(output, SplitOutput)
     ids = sample.text.sequences[0]
-    assert torch.allclose(_logits(base, ids), _logits(sample.model, ids), atol=1e-4)
+    assert torch.allclose(logits(base, ids), logits(sample.model, ids), atol=1e-4)
     counts = [len(some) for some in output.rows]
     assert sum(counts) == len(output.place) == len(torch.unique(torch.cat(output.rows)))
     said = torch.bincount(torch.cat(sample.text.sequences, dim=1)[0], minlength=len(output.place))
@@ -87,7 +81,7 @@ def test_parts_of_one_format_come_together(sample: Subject) -> None:
     count = len(rows)
     linears = {"model.layers.0.mlp.up_proj": "int4"} | {f"lm_head.parts.{n}": "int4" for n in range(count)}
     chosen = Assignment(linears | {"lm_head.parts.0": "int8", "lm_head.parts.2": "int8"}, "8w", 7)
-    model, found = vocabulary.together(sample.model, base, chosen)
+    model, found = vocabulary.together(base, chosen)
     output = cast(SplitOutput, model.get_output_embeddings())
     assert found == replace(
         chosen,
@@ -96,8 +90,9 @@ def test_parts_of_one_format_come_together(sample: Subject) -> None:
     assert torch.equal(output.rows[0], torch.cat([rows[0], rows[2]]))
     (words,) = vocabulary.told(model, found)
     assert words.startswith(f"the output layer has {len(rows[0]) + len(rows[2]):,} of {len(output.place):,} tokens")
-    same, whole = vocabulary.together(sample.model, base, Assignment(linears, "8w", 7))
-    assert same is sample.model
+    same, whole = vocabulary.together(base, Assignment(linears, "8w", 7))
+    assert type(same.get_output_embeddings()) is torch.nn.Linear
+    assert torch.equal(same.get_output_embeddings().weight, sample.model.get_output_embeddings().weight)
     assert whole.linears == {"model.layers.0.mlp.up_proj": "int4", "lm_head": "int4"}
     assert vocabulary.told(same, whole) == []
 
