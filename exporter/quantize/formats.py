@@ -16,7 +16,17 @@ from torchao.quantization.quantize_.workflows.intx.intx_unpacked_to_int8_tensor 
 )
 from transformers import PreTrainedModel
 
-from exporter.quantize.compensated import GROUP_SIZE, INT4, INT8, Rounded, between, int4_scales, int8_scales, nearest
+from exporter.quantize.compensated import (
+    GROUP_SIZE,
+    INT4,
+    INT8,
+    Rounded,
+    between,
+    int4_scales,
+    int8_scales,
+    nearest,
+    some_rows,
+)
 
 _INT4: torch.dtype = vars(torch)["int4"]  # torch's type stubs do not name it
 FORMATS = {_INT4: "int4", torch.int8: "int8"}
@@ -129,12 +139,14 @@ def quantize_embedding(model: PreTrainedModel, fmt: str, often: torch.Tensor | N
     table = cast(nn.Embedding, table)
     if got.endswith(_OFTEN):
         order = torch.arange(len(table.weight)) if often is None else often
-        parts = SplitEmbedding(table, order, len(order) // _MET_OFTEN)
-        _round_table(parts.often, "8w")
-        _round_table(parts.rest, got.removesuffix(_OFTEN))
-        model.set_input_embeddings(parts)
+        count = len(order) // _MET_OFTEN
+        first, rest = _quantized(table, "8w", order[:count]), _quantized(table, got.removesuffix(_OFTEN), order[count:])
+        model.set_input_embeddings(SplitEmbedding(first, rest, order))
         return got
-    _round_table(table, got)
+    # The fusion into ExecuTorch's own embedding kernels matches embedding(weight, ids) only; padding_idx matters to
+    # gradients alone, and a third argument would defeat the match after minutes of lowering.
+    table.padding_idx = None
+    table.weight = _quantized(table, got, torch.arange(len(table.weight))).weight
     return got
 
 
@@ -168,11 +180,19 @@ def told(model: PreTrainedModel) -> list[str]:
     return [f"the input embedding has {often:,} of {total:,} tokens in int8: those that are met most often"]
 
 
-def _round_table(table: nn.Embedding, fmt: str) -> None:
-    # The fusion into ExecuTorch's own embedding kernels matches embedding(weight, ids) only; padding_idx matters to
-    # gradients alone, and a third argument would defeat the match after minutes of lowering.
-    table.padding_idx = None
-    table.weight = parameter(_rounded_table(table.weight.detach(), fmt), EMBEDDINGS[fmt], dynamic=False)
+def _quantized(table: nn.Embedding, fmt: str, rows: torch.Tensor) -> nn.Embedding:
+    """Rows of a table in a format, in this order; no second table in float32 is made on the way, some rows are."""
+    weight = table.weight.detach()
+    parts = [_rounded_table(weight[some], fmt) for some in rows.split(some_rows(weight))]
+    zero_points = [one.zero_points for one in parts if one.zero_points is not None]
+    rounded = Rounded(
+        values=torch.cat([one.values for one in parts]),
+        scales=torch.cat([one.scales for one in parts]),
+        zero_points=torch.cat(zero_points) if zero_points else None,
+    )
+    made = nn.Embedding.from_pretrained(torch.empty(len(rows), weight.shape[1], device="meta"))
+    made.weight = parameter(rounded, EMBEDDINGS[fmt], dynamic=False)
+    return made
 
 
 def _rounded_table(weight: torch.Tensor, fmt: str) -> Rounded:
@@ -183,16 +203,14 @@ class SplitEmbedding(nn.Module):
     """An embedding whose rows lie in two tables, so that each can have its own format; it computes the same.
 
     Args:
-        table: what is split; left as it was.
-        order: [rows] int64, the rows of ``table`` as they lie in both tables together.
-        count: of the first table, ``often``; the others are in ``rest``.
+        often: the first rows.
+        rest: the others.
+        order: [rows] int64, the ids of rows as they lie in both tables together.
     """
 
-    def __init__(self, table: nn.Embedding, order: torch.Tensor, count: int) -> None:
+    def __init__(self, often: nn.Embedding, rest: nn.Embedding, order: torch.Tensor) -> None:
         super().__init__()
-        weight = table.weight.detach()
-        self.often = nn.Embedding.from_pretrained(weight[order[:count]])
-        self.rest = nn.Embedding.from_pretrained(weight[order[count:]])
+        self.often, self.rest = often, rest
         self.place: torch.Tensor
         self.register_buffer("place", torch.argsort(order).to(torch.int32))
 
