@@ -141,6 +141,16 @@ class GitRepo:
         elif name in self.git.references:
             self.git.references.delete(name)
 
+    def drop_locks(self) -> None:
+        """Remove the lock files that a process killed while it moved a ref has left; no other may be at work here.
+
+        libgit2 writes ``NAME.lock`` beside a ref and renames it; a lock that is there already makes it refuse the ref
+        for ever. No ref's own name can end in ``.lock`` (git-check-ref-format).
+        """
+        root = Path(self.git.path)
+        for lock in (*root.glob("*.lock"), *(root / "refs").rglob("*.lock")):
+            lock.unlink(missing_ok=True)
+
     # -- reading -----------------------------------------------------------------------------------------------
 
     def entry(self, commit: pygit2.Commit, path: str) -> Entry | None:

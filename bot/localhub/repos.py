@@ -59,7 +59,9 @@ class Repos:
         self._recover()
 
     def _recover(self) -> None:
-        """Finish what a killed process had recorded, and drop what it had only begun."""
+        """Finish what a killed process had recorded, and drop what it had only begun. No other process is at work."""
+        for git in self._root.glob("*/git/HEAD"):
+            GitRepo(git.parent).drop_locks()
         for row in self._db.rows("SELECT * FROM ref_journal ORDER BY seq"):
             repo = self._root / row["repo_id"] / "git"
             if repo.is_dir():

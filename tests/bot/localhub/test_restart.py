@@ -35,7 +35,11 @@ def process(data: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            first = json.loads(server.stdout.readline())
+            line = server.stdout.readline()
+            if not line:
+                server.kill()
+                raise AssertionError(f"the server did not start: {server.communicate()[1]}")
+            first = json.loads(line)
             yield server, first["endpoint"], first["token"]
         finally:
             server.kill()
@@ -120,6 +124,30 @@ def test_a_commit_recorded_but_not_published_is_finished_at_the_next_start(tmp_p
     again = open_hub(tmp_path)
     found = again.repos.find("alice", "m")
     assert found is not None
+    assert dict(found.git().refs("refs/")) == {"refs/pr/1": new, "refs/heads/main": new}
+    again.close()
+
+
+@pytest.mark.parametrize("lock", ["refs/heads/main.lock", "refs/pr/1.lock", "HEAD.lock", "packed-refs.lock"])
+def test_a_process_killed_while_it_moves_a_ref_leaves_no_lock(tmp_path: Path, lock: str) -> None:
+    """libgit2 renames a lock file to the ref; one left behind would refuse every later commit, and the next start."""
+    hub = open_hub(tmp_path)
+    owner = hub.accounts.create("alice")
+    repo = hub.repos.create(owner, "m", owner, private=False)
+    head = str(repo.git().commit("main").id)
+    new = repo.git().write_commit([head], [], "alice", "recorded")
+    for ref in ("refs/heads/main", "refs/pr/1"):
+        values = (repo.id, ref, new)
+        hub.database.run("INSERT INTO ref_journal (repo_id, ref, new_oid) VALUES (?, ?, ?)", *values)
+    left = repo.directory / "git" / lock
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_text(new[:17])
+    hub.close()
+
+    again = open_hub(tmp_path)
+    found = again.repos.find("alice", "m")
+    assert found is not None
+    assert not left.exists()
     assert dict(found.git().refs("refs/")) == {"refs/pr/1": new, "refs/heads/main": new}
     again.close()
 
